@@ -1,0 +1,175 @@
+// Package canonical reads and prints JSON exactly.
+//
+// The ledger hashes and signs the canonical form of a document: UTF-8, no
+// spaces, object keys sorted by code point at every depth, integers of any
+// size as written, floats in the shortest digits that round-trip. Two nodes
+// that disagree on one byte of it disagree on every signature, so numbers
+// never pass through float64 unless they were written as floats.
+//
+// Rules: "JSON Serialization" of the server documents and the section
+// "Canonical JSON" of the 0.10 wire facts.
+package canonical
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Kind tells what a Value holds.
+type Kind uint8
+
+// The kinds of JSON value. Int and Float are told apart by how they were
+// written: 1 is an Int, 1.0 and 1e0 are Floats, and they never print alike.
+const (
+	Null Kind = iota
+	Bool
+	Int
+	Float
+	String
+	Array
+	Object
+)
+
+var kindNames = [...]string{"null", "boolean", "integer", "float", "string", "array", "object"}
+
+// String gives the kind's name as it stands in error messages.
+func (k Kind) String() string { return kindNames[k] }
+
+// Value is one immutable JSON value. The zero Value is null.
+type Value struct {
+	kind  Kind
+	flag  bool     // Bool
+	text  string   // String: the decoded text; Int, Float: the canonical digits
+	keys  []string // Object: sorted by code point, no duplicates
+	items []Value  // Array: elements; Object: the values of keys
+}
+
+// Member is one key of an object with its value.
+type Member struct {
+	Key   string
+	Value Value
+}
+
+// BoolOf makes a boolean.
+func BoolOf(b bool) Value { return Value{kind: Bool, flag: b} }
+
+// IntOf makes an integer.
+func IntOf(n int64) Value { return Value{kind: Int, text: strconv.FormatInt(n, 10)} }
+
+// FloatOf makes a float. NaN and infinities, which JSON does not have, become null.
+func FloatOf(f float64) Value {
+	text, ok := formatFloat(f)
+	if !ok {
+		return Value{}
+	}
+	return Value{kind: Float, text: text}
+}
+
+// StringOf makes a string. Bytes that are not UTF-8 become U+FFFD.
+func StringOf(s string) Value {
+	return Value{kind: String, text: strings.ToValidUTF8(s, "\uFFFD")}
+}
+
+// StringsOf makes an array of strings.
+func StringsOf(list []string) Value {
+	items := make([]Value, len(list))
+	for i, s := range list {
+		items[i] = StringOf(s)
+	}
+	return Value{kind: Array, items: items}
+}
+
+// ArrayOf makes an array of the values given.
+func ArrayOf(items ...Value) Value { return Value{kind: Array, items: items} }
+
+// ObjectOf makes an object. Of two members with one key the later wins.
+func ObjectOf(members ...Member) Value {
+	sorted := slices.Clone(members)
+	slices.SortStableFunc(sorted, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
+	v := Value{kind: Object, keys: make([]string, 0, len(sorted)), items: make([]Value, 0, len(sorted))}
+	for _, m := range sorted {
+		if n := len(v.keys); n > 0 && v.keys[n-1] == m.Key {
+			v.items[n-1] = m.Value
+			continue
+		}
+		v.keys = append(v.keys, m.Key)
+		v.items = append(v.items, m.Value)
+	}
+	return v
+}
+
+// Kind tells what v holds.
+func (v Value) Kind() Kind { return v.kind }
+
+// IsNull reports whether v is null.
+func (v Value) IsNull() bool { return v.kind == Null }
+
+// Bool returns a boolean's value, and false for any other kind.
+func (v Value) Bool() bool { return v.flag }
+
+// Text returns a string's text or a number's canonical digits, and "" for any
+// other kind.
+func (v Value) Text() string { return v.text }
+
+// Int64 returns an Int that fits 64 bits.
+func (v Value) Int64() (int64, bool) {
+	if v.kind != Int {
+		return 0, false
+	}
+	n, err := strconv.ParseInt(v.text, 10, 64)
+	return n, err == nil
+}
+
+// Len returns the number of elements of an array or members of an object, and
+// 0 for any other kind.
+func (v Value) Len() int { return len(v.items) }
+
+// At returns element i of an array, or the value of member i of an object in
+// key order.
+func (v Value) At(i int) Value { return v.items[i] }
+
+// Key returns key i of an object, in code point order.
+func (v Value) Key(i int) string { return v.keys[i] }
+
+// Get returns the value under key, and whether v is an object that has it.
+func (v Value) Get(key string) (Value, bool) {
+	i, ok := slices.BinarySearch(v.keys, key)
+	if !ok {
+		return Value{}, false
+	}
+	return v.items[i], true
+}
+
+// With returns a copy of the object v in which key has the value given.
+func (v Value) With(key string, value Value) Value {
+	i, found := slices.BinarySearch(v.keys, key)
+	c := Value{kind: Object, keys: slices.Clone(v.keys), items: slices.Clone(v.items)}
+	if found {
+		c.items[i] = value
+		return c
+	}
+	c.keys = slices.Insert(c.keys, i, key)
+	c.items = slices.Insert(c.items, i, value)
+	return c
+}
+
+// Without returns a copy of the object v that lacks the keys given.
+func (v Value) Without(keys ...string) Value {
+	c := Value{kind: Object, keys: make([]string, 0, len(v.keys)), items: make([]Value, 0, len(v.keys))}
+	for i, k := range v.keys {
+		if !slices.Contains(keys, k) {
+			c.keys = append(c.keys, k)
+			c.items = append(c.items, v.items[i])
+		}
+	}
+	return c
+}
+
+// Equal reports whether a and b print alike.
+func Equal(a, b Value) bool {
+	if a.kind != b.kind || a.flag != b.flag || a.text != b.text || !slices.Equal(a.keys, b.keys) {
+		return false
+	}
+	return slices.EqualFunc(a.items, b.items, Equal)
+}

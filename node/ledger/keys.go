@@ -1,0 +1,97 @@
+package ledger
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+
+	"github.com/mr-tron/base58"
+	"golang.org/x/crypto/sha3"
+)
+
+// ErrBadKey is wrapped by every error about a key that is not base58 of 32 bytes.
+var ErrBadKey = errors.New("not a base58 encoded Ed25519 key")
+
+// KeyPair is a node's or an owner's Ed25519 identity, both halves in base58:
+// the public key's 32 bytes and the private key's 32-byte seed.
+type KeyPair struct {
+	Public string
+	secret ed25519.PrivateKey
+}
+
+// GenerateKeyPair makes a new random key pair.
+func GenerateKeyPair() KeyPair {
+	public, secret, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil { // crypto/rand does not fail on any supported system
+		panic(err)
+	}
+	return KeyPair{Public: base58.Encode(public), secret: secret}
+}
+
+// KeyPairFromPrivate derives the pair from a base58 private key.
+func KeyPairFromPrivate(private string) (KeyPair, error) {
+	seed, err := decodeKey(private)
+	if err != nil {
+		return KeyPair{}, fmt.Errorf("private key: %w", err)
+	}
+	secret := ed25519.NewKeyFromSeed(seed)
+	return KeyPair{Public: base58.Encode(secret.Public().(ed25519.PublicKey)), secret: secret}, nil
+}
+
+// Private returns the private key in base58.
+func (k KeyPair) Private() string { return base58.Encode(k.secret.Seed()) }
+
+// Secret returns the private key for signing.
+func (k KeyPair) Secret() ed25519.PrivateKey { return k.secret }
+
+// String hides the private key from logs and format verbs.
+func (k KeyPair) String() string { return k.Public }
+
+// DecodePublicKey reads a base58 public key.
+func DecodePublicKey(key string) (ed25519.PublicKey, error) {
+	raw, err := decodeKey(key)
+	if err != nil {
+		return nil, fmt.Errorf("public key: %w", err)
+	}
+	return raw, nil
+}
+
+func decodeKey(key string) ([]byte, error) {
+	if len(key) > maxKeyLength {
+		return nil, ErrBadKey
+	}
+	raw, err := base58.Decode(key)
+	if err != nil || len(raw) != ed25519.PublicKeySize {
+		return nil, ErrBadKey
+	}
+	return raw, nil
+}
+
+// Hash returns the SHA3-256 of data in lower-case hex, the form of every id.
+func Hash(data []byte) string {
+	sum := sha3.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}
+
+// sign returns the base58 signature of message, the form on blocks and votes.
+func sign(k KeyPair, message []byte) string {
+	return base58.Encode(ed25519.Sign(k.secret, message))
+}
+
+// verify checks a base58 signature by a base58 public key.
+func verify(key string, message []byte, signature string) bool {
+	public, err := DecodePublicKey(key)
+	if err != nil || len(signature) > maxSignatureLength {
+		return false
+	}
+	raw, err := base58.Decode(signature)
+	return err == nil && len(raw) == ed25519.SignatureSize && ed25519.Verify(public, message, raw)
+}
+
+// Longest base58 texts of 32 and 64 bytes; base58 takes quadratic time.
+const (
+	maxKeyLength       = 44
+	maxSignatureLength = 88
+)

@@ -1,0 +1,39 @@
+package statedb
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Errors that callers tell apart with errors.Is.
+var (
+	// ErrConflict: the document is not at the revision given, or exists
+	// although none was given.
+	ErrConflict = errors.New("statedb: conflict")
+	// ErrTooLarge: the document is larger than the database takes.
+	ErrTooLarge = errors.New("statedb: document too large")
+	// ErrNoDatabase: the database, or one of its tables, does not exist.
+	ErrNoDatabase = errors.New("statedb: no such database")
+	// ErrUnavailable: the database does not answer, or not now.
+	ErrUnavailable = errors.New("statedb: database unavailable")
+	// ErrNoIndex: no index gives the order a query sorts by, or the index it
+	// names cannot serve it.
+	ErrNoIndex = errors.New("statedb: no usable index")
+	// ErrBadQuery: the selector, sort, fields or limit is malformed.
+	ErrBadQuery = errors.New("statedb: bad query")
+	// ErrBadBookmark: the bookmark is malformed or belongs to another query.
+	ErrBadBookmark = errors.New("statedb: bad bookmark")
+	// ErrLocked: another process has the database's folder open.
+	ErrLocked = errors.New("statedb: in use by another process")
+	// ErrClosed: the database or the feed was closed.
+	ErrClosed = errors.New("statedb: closed")
+)
+
+// UnsupportedError names a part of a document that a database cannot hold
+// exactly.
+type UnsupportedError struct {
+	Path   string // such as asset.data.serial
+	Reason string
+}
+
+func (e *UnsupportedError) Error() string { return fmt.Sprintf("%s: %s", e.Path, e.Reason) }
