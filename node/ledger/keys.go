@@ -3,12 +3,12 @@ package ledger
 import (
 	"crypto/ed25519"
 	"crypto/rand"
+	"crypto/sha3"
 	"encoding/hex"
 	"errors"
 	"fmt"
 
 	"github.com/mr-tron/base58"
-	"golang.org/x/crypto/sha3"
 )
 
 // ErrBadKey is wrapped by every error about a key that is not base58 of 32 bytes.
