@@ -23,6 +23,12 @@ var (
 	ErrBadQuery = errors.New("statedb: bad query")
 	// ErrBadBookmark: the bookmark is malformed or belongs to another query.
 	ErrBadBookmark = errors.New("statedb: bad bookmark")
+	// ErrBadToken: the changes token is malformed, or belongs to another table
+	// or to a database that was dropped since.
+	ErrBadToken = errors.New("statedb: bad changes token")
+	// ErrBadDocument: an id or a body that no database takes: see CheckID and
+	// the shape of Write.Body.
+	ErrBadDocument = errors.New("statedb: bad document")
 	// ErrLocked: another process has the database's folder open.
 	ErrLocked = errors.New("statedb: in use by another process")
 	// ErrClosed: the database or the feed was closed.

@@ -1,0 +1,284 @@
+package embedded
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/bloom"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// store is a Pebble store that fails honestly.
+//
+// Pebble means to end the process when its write-ahead log or its manifest
+// cannot be written: it calls Logger.Fatalf or panics, with locks held. Here
+// the store halts instead: the first such error is kept, every later
+// operation and every one that waits gets it, and only opening the folder
+// anew, in a new process, helps. A flush or compaction that fails, as on a full
+// disk, is tried again by Pebble; until one succeeds writes are refused, since
+// they would block when the memory tables are full.
+type store struct {
+	pebble *pebble.DB
+	lock   *pebble.Lock
+	log    *slog.Logger
+
+	mu       sync.Mutex
+	closed   bool
+	inflight sync.WaitGroup
+
+	done     chan struct{} // closed by close
+	halted   chan struct{} // closed with haltErr set
+	haltOnce sync.Once
+	haltErr  error
+
+	opened    atomic.Bool
+	lastFlush atomic.Pointer[error] // of the flush that failed last, nil after a success
+}
+
+// Sizes for a node that is to stay under 400 MB with its chainstate beside it.
+const (
+	defaultCacheBytes    = 32 << 20
+	defaultMemTableBytes = 16 << 20
+	// memTables that may wait to be flushed, the one being written included.
+	maxMemTables = 3
+	// bloomBits a key keep false positives at 1 %.
+	bloomBits      = 10
+	blockBytes     = 8 << 10
+	maxOpenFiles   = 512
+	maxCompactions = 2
+)
+
+func openStore(path string, opts Options) (s *store, err error) {
+	s = &store{log: opts.Logger, done: make(chan struct{}), halted: make(chan struct{})}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	fsys := opts.fs
+	if fsys == nil {
+		fsys = vfs.Default
+	}
+	if err := fsys.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("embedded: make the folder: %w", err)
+	}
+	if s.lock, err = lockFolder(fsys, path); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if r := recover(); r != nil { // Fatalf while opening
+			err = fmt.Errorf("embedded: open %s: %w: %v", path, statedb.ErrUnavailable, r)
+		}
+		if err != nil {
+			s.lock.Close()
+		}
+	}()
+	if s.pebble, err = pebble.Open(path, s.options(fsys, opts)); err != nil {
+		return nil, fmt.Errorf("embedded: open %s: %w", path, err)
+	}
+	s.opened.Store(true)
+	return s, nil
+}
+
+func lockFolder(fsys vfs.FS, path string) (*pebble.Lock, error) {
+	lock, err := pebble.LockDirectory(path, fsys)
+	if err == nil {
+		return lock, nil
+	}
+	// A file that cannot be made is a PathError; a lock that is held by another
+	// process a bare errno, by this one a text.
+	var pathError *fs.PathError
+	var errno syscall.Errno
+	if errors.As(err, &pathError) || !errors.As(err, &errno) && err.Error() != "lock held by current process" {
+		return nil, fmt.Errorf("embedded: lock %s: %w", path, err)
+	}
+	return nil, fmt.Errorf("%w: the folder %s is open in another process; stop that one, or choose another folder",
+		statedb.ErrLocked, path)
+}
+
+func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
+	opts := &pebble.Options{
+		CacheSize:                   defaultCacheBytes,
+		MemTableSize:                defaultMemTableBytes,
+		MemTableStopWritesThreshold: maxMemTables,
+		MaxOpenFiles:                maxOpenFiles,
+		FormatMajorVersion:          pebble.FormatTableFormatV6,
+		FS:                          fsys,
+		Lock:                        s.lock,
+		Logger:                      logger{s},
+		CompactionConcurrencyRange:  func() (int, int) { return 1, maxCompactions },
+		EventListener: &pebble.EventListener{
+			BackgroundError: func(err error) { s.log.Warn("embedded: background error", "error", err) },
+			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.halt(fmt.Errorf("damaged data: %s", info)) },
+			FlushEnd: func(info pebble.FlushInfo) {
+				if info.Err != nil {
+					s.lastFlush.Store(&info.Err)
+				} else {
+					s.lastFlush.Store(nil)
+				}
+			},
+		},
+	}
+	if o.CacheBytes > 0 {
+		opts.CacheSize = o.CacheBytes
+	}
+	for i := range opts.Levels {
+		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+		opts.Levels[i].BlockSize = blockBytes
+	}
+	return opts
+}
+
+// halt keeps the first fatal error and wakes everyone who waits.
+func (s *store) halt(err error) {
+	s.haltOnce.Do(func() {
+		s.haltErr = fmt.Errorf("embedded: %w: the store stopped and must be opened anew: %w", statedb.ErrUnavailable, err)
+		close(s.halted)
+		s.log.Error("embedded: the store stopped", "error", err)
+	})
+}
+
+// begin starts an operation; end ends it. Between the two Pebble stays open.
+func (s *store) begin() error {
+	select {
+	case <-s.halted:
+		return s.haltErr
+	default:
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return statedb.ErrClosed
+	}
+	s.inflight.Add(1)
+	return nil
+}
+
+func (s *store) end() { s.inflight.Done() }
+
+// writable says why a write would not get through.
+func (s *store) writable() error {
+	if err := s.lastFlush.Load(); err != nil {
+		return fmt.Errorf("embedded: %w: a flush failed and is being tried again: %w", statedb.ErrUnavailable, *err)
+	}
+	return nil
+}
+
+// wait ends with the first of: ready, the context, a halted store, and, when
+// closing matters, a closed one.
+func (s *store) wait(ctx context.Context, ready <-chan struct{}) error {
+	select {
+	case <-ready:
+		return nil
+	default:
+	}
+	select {
+	case <-ready:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.halted:
+		return s.haltErr
+	case <-s.done:
+		return statedb.ErrClosed
+	}
+}
+
+// apply makes a batch visible, calls applied, waits until it is on disk, and
+// calls synced. Both run in a goroutine of its own, so that a caller whose
+// context ends, or a store that halts, does not wait for Pebble. The caller's
+// begin passes to that goroutine, which ends it.
+func (s *store) apply(ctx context.Context, batch *pebble.Batch, applied, synced func()) error {
+	outcome := make(chan error, 1)
+	go func() {
+		err := errors.New("the commit did not finish") // when Fatalf ends the goroutine
+		defer func() {
+			if r := recover(); r != nil {
+				err = fmt.Errorf("%v", r)
+			}
+			if err != nil {
+				s.halt(err)
+				err = s.haltErr
+			}
+			outcome <- err
+			s.end()
+		}()
+		if err = s.pebble.ApplyNoSyncWait(batch, pebble.Sync); err != nil {
+			return
+		}
+		applied()
+		if err = batch.SyncWait(); err != nil {
+			return
+		}
+		synced()
+		err = batch.Close()
+	}()
+	select {
+	case err := <-outcome:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-s.halted:
+		return s.haltErr
+	}
+}
+
+// close waits for the operations under way and closes Pebble. A halted store
+// is left as it is: Pebble may hold its locks for ever, and the folder stays
+// locked until the process ends.
+func (s *store) close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	close(s.done)
+	s.mu.Unlock()
+
+	idle := make(chan struct{})
+	go func() {
+		s.inflight.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+	case <-s.halted:
+		return s.haltErr
+	}
+	err := s.pebble.Close()
+	return errors.Join(err, s.lock.Close())
+}
+
+// logger passes Pebble's messages on.
+type logger struct{ s *store }
+
+func (l logger) Infof(format string, args ...any) {
+	if l.s.log.Enabled(context.Background(), slog.LevelDebug) {
+		l.s.log.Debug("pebble: " + fmt.Sprintf(format, args...))
+	}
+}
+
+func (l logger) Errorf(format string, args ...any) {
+	l.s.log.Warn("pebble: " + fmt.Sprintf(format, args...))
+}
+
+// Fatalf must not return. While opening it unwinds to openStore; later it
+// halts the store and ends the goroutine that called it, which is one of
+// Pebble's own or that of apply.
+func (l logger) Fatalf(format string, args ...any) {
+	err := fmt.Errorf(format, args...)
+	if !l.s.opened.Load() {
+		panic(err)
+	}
+	l.s.halt(err)
+	runtime.Goexit()
+}
