@@ -24,7 +24,7 @@ const (
 	// children that suffice, while all may have signed.
 	MaxPayload = 128 << 10
 	// MaxSteps is what a Budget holds.
-	MaxSteps = 1 << 20
+	MaxSteps = 1 << 18
 )
 
 // The errors of this package wrap one of these. Their messages are short and

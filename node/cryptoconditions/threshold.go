@@ -149,6 +149,7 @@ type path struct {
 // open and the result are in ascending order of remaining, without repeats;
 // left is the weight of the parts after p.
 func advance(dst, open []path, p part, left, best int) ([]path, int) {
+	dst = slices.Grow(dst, 2*len(open))
 	taken := 0 // open[:taken] have been continued with p taken
 	for taken < len(open) && open[taken].remaining <= p.weight {
 		best = max(best, open[taken].gain+p.gain)
