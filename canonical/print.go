@@ -9,7 +9,9 @@ import (
 func (v Value) Bytes() []byte { return v.Append(nil) }
 
 // MarshalJSON gives the canonical form, so that a Value can stand inside
-// structures printed with encoding/json.
+// structures printed with encoding/json. That package escapes <, >, & and
+// U+2028 in it again unless its encoder is told not to: what is hashed or
+// signed comes from Bytes or Append.
 func (v Value) MarshalJSON() ([]byte, error) { return v.Bytes(), nil }
 
 // UnmarshalJSON reads any JSON value as Parse does.

@@ -81,11 +81,15 @@ func StringsOf(list []string) Value {
 }
 
 // ArrayOf makes an array of the values given.
-func ArrayOf(items ...Value) Value { return Value{kind: Array, items: items} }
+func ArrayOf(items ...Value) Value { return Value{kind: Array, items: slices.Clone(items)} }
 
-// ObjectOf makes an object. Of two members with one key the later wins.
+// ObjectOf makes an object. Of two members with one key the later wins. Bytes
+// in a key that are not UTF-8 become U+FFFD.
 func ObjectOf(members ...Member) Value {
 	sorted := slices.Clone(members)
+	for i := range sorted {
+		sorted[i].Key = strings.ToValidUTF8(sorted[i].Key, "\uFFFD")
+	}
 	slices.SortStableFunc(sorted, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
 	v := Value{kind: Object, keys: make([]string, 0, len(sorted)), items: make([]Value, 0, len(sorted))}
 	for _, m := range sorted {
@@ -141,8 +145,10 @@ func (v Value) Get(key string) (Value, bool) {
 	return v.items[i], true
 }
 
-// With returns a copy of the object v in which key has the value given.
+// With returns a copy of the object v in which key has the value given. Bytes
+// in key that are not UTF-8 become U+FFFD.
 func (v Value) With(key string, value Value) Value {
+	key = strings.ToValidUTF8(key, "\uFFFD")
 	i, found := slices.BinarySearch(v.keys, key)
 	c := Value{kind: Object, keys: slices.Clone(v.keys), items: slices.Clone(v.items)}
 	if found {
