@@ -198,7 +198,7 @@ func (o *Output) read(v canonical.Value) error {
 	if c[1].Kind() != canonical.String || !strings.HasPrefix(c[1].Text(), "cc:") {
 		return at("condition.uri", "must be a cc: URI")
 	}
-	o.Details, o.ConditionURI = c[0], c[1].Text()
+	o.ConditionURI = c[1].Text()
 	return nil
 }
 

@@ -1,0 +1,247 @@
+// Package chainstate keeps one node's own view of the ledger: which blocks a
+// transaction is in, which outputs are spent, what is decided. The node
+// derives it from signed blocks and votes it has checked, in local storage, so
+// validating a transaction costs local reads and trusts nobody's index.
+//
+// All of it can be thrown away: with no folder it begins empty, and the node
+// derives it again from the feeds' start. Writes are atomic but not synced;
+// the checkpoints into the feeds stand in the same batch as what was derived
+// up to them, so after a crash the feeds bring again what was lost.
+package chainstate
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/kv"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// formatVersion is that of the records. A folder of another version is made
+// anew: it holds nothing that cannot be derived.
+const formatVersion = "1"
+
+// Names of meta records.
+const (
+	metaFormat    = "format"
+	metaGenesis   = "genesis"
+	metaArrivals  = "arrivals"
+	metaDecisions = "decisions"
+	metaEpochs    = "epochs"
+	metaToken     = "token/" // followed by the table's name
+)
+
+// State is an open chainstate. Reads may come from any goroutine; there is one
+// Update at a time.
+type State struct {
+	db *pebble.DB
+
+	writer    sync.Mutex // held from Begin to the Update's end
+	arrivals  uint64     // blocks so far; guarded by writer
+	decisions uint64     // decided blocks so far; guarded by writer
+
+	mu      sync.RWMutex
+	genesis string
+	epochs  []Epoch
+}
+
+// Epoch is one stretch of the federation's history.
+type Epoch struct {
+	Number  int      `json:"number"`
+	From    int64    `json:"from"`    // Unix seconds; blocks from this timestamp on
+	Members []string `json:"members"` // base58, sorted
+	// Hash identifies the statement that began the epoch; "" for the first,
+	// which the genesis block began.
+	Hash string `json:"hash"`
+}
+
+// Has reports whether a key is a member.
+func (e Epoch) Has(key string) bool { return slices.Contains(e.Members, key) }
+
+// Open opens the chainstate in a folder, or begins an empty one. fs is nil for
+// the machine's own file system.
+func Open(folder string, fs vfs.FS) (*State, error) {
+	db, err := kv.Open(folder, fs)
+	if err != nil {
+		return nil, fmt.Errorf("chainstate: %w", err)
+	}
+	s := &State{db: db}
+	if err := s.load(); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return s, nil
+}
+
+func (s *State) load() error {
+	format, err := s.meta(metaFormat)
+	if err != nil {
+		return err
+	}
+	if format != formatVersion {
+		if err := s.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.NoSync); err != nil {
+			return err
+		}
+		return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
+	}
+	if s.genesis, err = s.meta(metaGenesis); err != nil {
+		return err
+	}
+	for name, n := range map[string]*uint64{metaArrivals: &s.arrivals, metaDecisions: &s.decisions} {
+		text, err := s.meta(name)
+		if err != nil {
+			return err
+		}
+		if len(text) == 8 {
+			*n = binary.BigEndian.Uint64([]byte(text))
+		}
+	}
+	epochs, err := s.meta(metaEpochs)
+	if err != nil || epochs == "" {
+		return err
+	}
+	return json.Unmarshal([]byte(epochs), &s.epochs)
+}
+
+// Close closes the folder.
+func (s *State) Close() error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	return s.db.Close()
+}
+
+// Remove deletes a chainstate's folder. The next Open begins an empty one.
+func Remove(folder string) error { return os.RemoveAll(folder) }
+
+func (s *State) meta(name string) (string, error) {
+	value, err := get(s.db, metaKey(name))
+	return string(value), err
+}
+
+// get returns a copy of the value, nil when there is none.
+func get(r pebble.Reader, k []byte) ([]byte, error) {
+	value, closer, err := r.Get(k)
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("chainstate: %w", err)
+	}
+	defer closer.Close()
+	return append(make([]byte, 0, len(value)), value...), nil
+}
+
+// Token returns the checkpoint into a table's feed, "" for its start.
+func (s *State) Token(table string) (string, error) { return s.meta(metaToken + table) }
+
+// Genesis returns the first block's id, "" as long as there is none.
+func (s *State) Genesis() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.genesis
+}
+
+// Epochs returns the federation's history, oldest first.
+func (s *State) Epochs() []Epoch {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.epochs
+}
+
+// EpochAt returns the epoch that a block of that timestamp belongs to, and
+// false before the first.
+func (s *State) EpochAt(timestamp int64) (Epoch, bool) {
+	epochs := s.Epochs()
+	for i := len(epochs) - 1; i >= 0; i-- {
+		if epochs[i].From <= timestamp {
+			return epochs[i], true
+		}
+	}
+	return Epoch{}, false
+}
+
+// blockStatus reads a block's status, Unknown when it has not arrived.
+func blockStatus(r pebble.Reader, block id) (consensus.Status, error) {
+	value, err := get(r, idKey(statusPrefix, block))
+	if err != nil || len(value) == 0 {
+		return consensus.Unknown, err
+	}
+	return consensus.Status(value[0]), nil
+}
+
+// txStatus tells a transaction's status, and which block gives it.
+func txStatus(r pebble.Reader, tx id) (consensus.Status, id, error) {
+	blocks, err := get(r, idKey(blocksOfPrefix, tx))
+	if err != nil {
+		return consensus.Unknown, id{}, err
+	}
+	best, in := consensus.Unknown, id{}
+	for ; len(blocks) >= idSize; blocks = blocks[idSize:] {
+		block := id(blocks[:idSize])
+		status, err := blockStatus(r, block)
+		if err != nil {
+			return consensus.Unknown, id{}, err
+		}
+		switch {
+		case status == consensus.Valid:
+			return consensus.Valid, block, nil
+		case status == consensus.Undecided && best == consensus.Unknown:
+			best, in = consensus.Undecided, block
+		}
+	}
+	return best, in, nil
+}
+
+// spender is a transaction in a live block that spends an output.
+type spender struct{ block, tx id }
+
+func spenders(r pebble.Reader, ref ledger.OutputRef) ([]spender, error) {
+	tx, ok := toID(ref.TxID)
+	if !ok {
+		return nil, nil
+	}
+	value, err := get(r, outputKey(spentPrefix, tx, ref.Index))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]spender, 0, len(value)/(2*idSize))
+	for ; len(value) >= 2*idSize; value = value[2*idSize:] {
+		list = append(list, spender{block: id(value[:idSize]), tx: id(value[idSize : 2*idSize])})
+	}
+	return list, nil
+}
+
+func appendSpenders(dst []byte, list []spender) []byte {
+	for _, s := range list {
+		dst = append(append(dst, s.block[:]...), s.tx[:]...)
+	}
+	return dst
+}
+
+func output(r pebble.Reader, tx id, index int) (outputRecord, bool, error) {
+	value, err := get(r, outputKey(outputPrefix, tx, index))
+	if err != nil || value == nil {
+		return outputRecord{}, false, err
+	}
+	o, err := readOutputRecord(value)
+	return o, true, err
+}
+
+// distinct returns keys without repetitions.
+func distinct(keys []string) []string {
+	if len(keys) < 2 {
+		return keys
+	}
+	sorted := slices.Clone(keys)
+	slices.SortFunc(sorted, strings.Compare)
+	return slices.Compact(sorted)
+}

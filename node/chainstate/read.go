@@ -1,0 +1,278 @@
+package chainstate
+
+import (
+	"encoding/base64"
+	"encoding/binary"
+	"errors"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// ErrBadCursor: a cursor that no page of this list gave.
+var ErrBadCursor = errors.New("chainstate: malformed cursor")
+
+// BlockStatus returns a block's status, Unknown when it has not arrived.
+func (s *State) BlockStatus(blockID string) (consensus.Status, error) {
+	block, ok := toID(blockID)
+	if !ok {
+		return consensus.Unknown, nil
+	}
+	return blockStatus(s.db, block)
+}
+
+// TransactionStatus returns a transaction's status, and the id of the block
+// that gives it unless it is Unknown.
+func (s *State) TransactionStatus(txID string) (consensus.Status, string, error) {
+	tx, ok := toID(txID)
+	if !ok {
+		return consensus.Unknown, "", nil
+	}
+	status, block, err := txStatus(s.db, tx)
+	if err != nil || status == consensus.Unknown {
+		return consensus.Unknown, "", err
+	}
+	return status, block.String(), nil
+}
+
+// TransactionDigest returns the digest of a live transaction's body, as it
+// stood in the block that brought it first.
+func (s *State) TransactionDigest(txID string) ([32]byte, error) {
+	tx, ok := toID(txID)
+	if !ok {
+		return [32]byte{}, nil
+	}
+	value, err := get(s.db, idKey(txPrefix, tx))
+	if err != nil || value == nil {
+		return [32]byte{}, err
+	}
+	rec, err := readTxRecord(value)
+	return rec.digest, err
+}
+
+// Statements returns what members have stated about an epoch, by signer.
+func (s *State) Statements(number int) (map[string]*ledger.Statement, error) {
+	return statements(s.db, binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(number)))
+}
+
+func statements(r pebble.Reader, prefix []byte) (map[string]*ledger.Statement, error) {
+	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	list := map[string]*ledger.Statement{}
+	for ok := it.First(); ok; ok = it.Next() {
+		st, err := ledger.ParseStatement(it.Value())
+		if err != nil {
+			return nil, err
+		}
+		list[st.NodePubkey] = st
+	}
+	return list, it.Error()
+}
+
+// BlockRef names a block and its status.
+type BlockRef struct {
+	ID     string
+	Status consensus.Status
+}
+
+// BlocksWith lists every block that holds a transaction, in order of arrival.
+func (s *State) BlocksWith(txID string) ([]BlockRef, error) {
+	tx, ok := toID(txID)
+	if !ok {
+		return nil, nil
+	}
+	held, err := get(s.db, idKey(blocksOfPrefix, tx))
+	if err != nil {
+		return nil, err
+	}
+	list := make([]BlockRef, 0, len(held)/idSize)
+	for ; len(held) >= idSize; held = held[idSize:] {
+		block := id(held[:idSize])
+		status, err := blockStatus(s.db, block)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, BlockRef{ID: block.String(), Status: status})
+	}
+	return list, nil
+}
+
+// Spend is a transaction that spends an output, in a valid or undecided block.
+type Spend struct {
+	BlockID string
+	TxID    string
+}
+
+// Output returns an output of a transaction in a live block, and every live
+// spend of it. Status is Unknown when there is none; SpentBy is left empty.
+func (s *State) Output(ref ledger.OutputRef) (consensus.Output, []Spend, error) {
+	tx, ok := toID(ref.TxID)
+	if !ok {
+		return consensus.Output{}, nil, nil
+	}
+	o, ok, err := output(s.db, tx, ref.Index)
+	if err != nil || !ok {
+		return consensus.Output{}, nil, err
+	}
+	status, _, err := txStatus(s.db, tx)
+	if err != nil {
+		return consensus.Output{}, nil, err
+	}
+	by, err := spenders(s.db, ref)
+	if err != nil {
+		return consensus.Output{}, nil, err
+	}
+	var spends []Spend
+	for _, spend := range by {
+		spends = append(spends, Spend{BlockID: spend.block.String(), TxID: spend.tx.String()})
+	}
+	return consensus.Output{
+		Status: status, Asset: o.asset.String(), ConditionURI: o.conditionURI,
+		PublicKeys: o.publicKeys, Amount: o.amount,
+	}, spends, nil
+}
+
+// Listed is one transaction of a block.
+type Listed struct {
+	TxID      string
+	Asset     string
+	Operation ledger.Operation
+}
+
+// Decision is a block's final status with the consequences it has.
+type Decision struct {
+	Number       uint64 // counts up from 1 in the order of decisions
+	BlockID      string
+	Maker        string
+	Status       consensus.Status
+	Transactions []Listed
+}
+
+var operations = map[byte]ledger.Operation{
+	opCreate: ledger.Create, opTransfer: ledger.Transfer, opGenesis: ledger.Genesis,
+}
+
+func decisionOf(number uint64, block id, status consensus.Status, rec blockRecord) Decision {
+	d := Decision{
+		Number: number, BlockID: block.String(), Maker: rec.maker, Status: status,
+		Transactions: make([]Listed, len(rec.transactions)),
+	}
+	for i, e := range rec.transactions {
+		d.Transactions[i] = Listed{TxID: e.tx.String(), Asset: e.asset.String(), Operation: operations[e.operation]}
+	}
+	return d
+}
+
+// Pending returns the first decision after a number whose consequences are not
+// carried out yet, and false when there is none.
+func (s *State) Pending(after uint64) (Decision, bool, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{
+		LowerBound: sequenceKey(effectPrefix, after+1), UpperBound: []byte{effectPrefix + 1},
+	})
+	if err != nil {
+		return Decision{}, false, err
+	}
+	defer it.Close()
+	if !it.First() {
+		return Decision{}, false, it.Error()
+	}
+	number := binary.BigEndian.Uint64(it.Key()[1:])
+	block := id(it.Value())
+	status, err := blockStatus(s.db, block)
+	if err != nil {
+		return Decision{}, false, err
+	}
+	value, err := get(s.db, idKey(blockPrefix, block))
+	if err != nil {
+		return Decision{}, false, err
+	}
+	rec, err := readBlockRecord(value)
+	return decisionOf(number, block, status, rec), err == nil, err
+}
+
+// Undecided lists the blocks that are not decided, in order of arrival.
+func (s *State) Undecided() ([]string, error) {
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{openPrefix}, UpperBound: []byte{openPrefix + 1}})
+	if err != nil {
+		return nil, err
+	}
+	defer it.Close()
+	var list []string
+	for it.First(); it.Valid(); it.Next() {
+		list = append(list, id(it.Value()).String())
+	}
+	return list, it.Error()
+}
+
+// Outputs lists outputs that name a public key, in the order in which their
+// transactions reached a block; only unspent ones when asked. next is the
+// cursor of the page that follows, "" when there is none.
+func (s *State) Outputs(publicKey string, unspent bool, cursor string, limit int) (refs []ledger.OutputRef, next string, err error) {
+	prefix := byte(ownedPrefix)
+	if unspent {
+		prefix = unspentPrefix
+	}
+	base := ownerPrefix(prefix, publicKey)
+	next, err = s.page(base, cursor, positionSize+4, limit, func(rest, value []byte) {
+		index := binary.BigEndian.Uint32(rest[positionSize:])
+		refs = append(refs, ledger.OutputRef{TxID: id(value).String(), Index: int(index)})
+	})
+	return refs, next, err
+}
+
+// AssetEntry is a valid transaction in an asset's history.
+type AssetEntry struct {
+	TxID    string
+	BlockID string
+}
+
+// AssetTransactions lists an asset's valid transactions in the order they
+// became valid. operation is "" for all. A page of one operation may be
+// shorter than limit though another follows.
+func (s *State) AssetTransactions(asset string, operation ledger.Operation, cursor string, limit int) (entries []AssetEntry, next string, err error) {
+	assetID, ok := toID(asset)
+	if !ok {
+		return nil, "", nil
+	}
+	next, err = s.page(idKey(assetPrefix, assetID), cursor, 8+2, limit, func(_, value []byte) {
+		if operation != "" && operations[value[0]] != operation {
+			return
+		}
+		entries = append(entries, AssetEntry{TxID: id(value[1 : 1+idSize]).String(), BlockID: id(value[1+idSize:]).String()})
+	})
+	return entries, next, err
+}
+
+// page calls visit for up to limit keys under base after the cursor, which is
+// the part of the last key behind base, of the given size.
+func (s *State) page(base []byte, cursor string, size, limit int, visit func(rest, value []byte)) (string, error) {
+	lower := base
+	if cursor != "" {
+		rest, err := base64.RawURLEncoding.DecodeString(cursor)
+		if err != nil || len(rest) != size {
+			return "", ErrBadCursor
+		}
+		lower = append(append([]byte(nil), base...), append(rest, 0)...)
+	}
+	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
+	if err != nil {
+		return "", err
+	}
+	defer it.Close()
+	var last []byte
+	n := 0
+	for ok := it.First(); ok; ok = it.Next() {
+		if n == limit {
+			return base64.RawURLEncoding.EncodeToString(last), nil
+		}
+		n++
+		last = append(last[:0], it.Key()[len(base):]...)
+		visit(last, it.Value())
+	}
+	return "", it.Error()
+}

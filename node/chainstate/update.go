@@ -1,0 +1,406 @@
+package chainstate
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// Update is a set of changes that become visible together. Its methods must
+// not be used after Commit or Discard.
+type Update struct {
+	s         *State
+	batch     *pebble.Batch
+	arrivals  uint64
+	decisions uint64
+	genesis   string
+	epochs    []Epoch
+}
+
+// Begin starts an update, after any other has ended.
+func (s *State) Begin() *Update {
+	s.writer.Lock()
+	return &Update{
+		s: s, batch: s.db.NewIndexedBatch(), arrivals: s.arrivals, decisions: s.decisions,
+		genesis: s.Genesis(), epochs: s.Epochs(),
+	}
+}
+
+// Discard drops the update.
+func (u *Update) Discard() {
+	u.batch.Close()
+	u.s.writer.Unlock()
+}
+
+// Commit makes the update visible. It is not synced: a crash may lose it whole
+// together with the checkpoints in it.
+func (u *Update) Commit() error {
+	defer u.s.writer.Unlock()
+	defer u.batch.Close()
+	for name, n := range map[string]uint64{metaArrivals: u.arrivals, metaDecisions: u.decisions} {
+		if err := u.set(metaKey(name), binary.BigEndian.AppendUint64(nil, n)); err != nil {
+			return err
+		}
+	}
+	if err := u.batch.Commit(pebble.NoSync); err != nil {
+		return fmt.Errorf("chainstate: %w", err)
+	}
+	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
+	u.s.mu.Lock()
+	u.s.genesis, u.s.epochs = u.genesis, u.epochs
+	u.s.mu.Unlock()
+	return nil
+}
+
+func (u *Update) set(k, v []byte) error { return u.batch.Set(k, v, nil) }
+func (u *Update) del(k []byte) error    { return u.batch.Delete(k, nil) }
+
+// SetToken moves the checkpoint into a table's feed.
+func (u *Update) SetToken(table, token string) error {
+	return u.set(metaKey(metaToken+table), []byte(token))
+}
+
+// AddEpoch appends to the federation's history.
+func (u *Update) AddEpoch(e Epoch) error {
+	u.epochs = append(slices.Clone(u.epochs), e)
+	text, err := json.Marshal(u.epochs)
+	if err != nil {
+		return err
+	}
+	return u.set(metaKey(metaEpochs), text)
+}
+
+// SetGenesis records the ledger's first block, which AddBlock adds.
+func (u *Update) SetGenesis(block string) error {
+	u.genesis = block
+	return u.set(metaKey(metaGenesis), []byte(block))
+}
+
+// AddBlock records a block whose hash and signature are sound. status is
+// Undecided, Valid for the genesis block, or Invalid for a block that can
+// never be valid, whatever the votes. It reports false, and changes nothing,
+// for a block that is there already. Every transaction's id must be the hash of
+// its body unless status is Invalid.
+func (u *Update) AddBlock(b *ledger.Block, epoch int, status consensus.Status) (bool, error) {
+	block, ok := toID(b.ID)
+	if !ok {
+		return false, fmt.Errorf("chainstate: malformed block id %.70q", b.ID)
+	}
+	if known, err := blockStatus(u.batch, block); err != nil || known != consensus.Unknown {
+		return false, err
+	}
+	u.arrivals++
+	rec := blockRecord{
+		arrival: u.arrivals, epoch: epoch, timestamp: b.Timestamp, maker: b.NodePubkey,
+		transactions: make([]blockEntry, len(b.Transactions)),
+	}
+	for i, t := range b.Transactions {
+		e := blockEntry{operation: t.Operation[0]}
+		e.tx, _ = toID(t.ID)
+		e.asset, _ = toID(t.Asset)
+		rec.transactions[i] = e
+	}
+	if err := u.set(idKey(blockPrefix, block), rec.append(nil)); err != nil {
+		return false, err
+	}
+	if err := u.set(idKey(statusPrefix, block), []byte{byte(status)}); err != nil {
+		return false, err
+	}
+	for i, t := range b.Transactions {
+		if err := u.addTransaction(block, rec, i, t, status != consensus.Invalid); err != nil {
+			return false, err
+		}
+	}
+	switch status {
+	case consensus.Undecided:
+		return true, u.set(sequenceKey(openPrefix, u.arrivals), block[:])
+	case consensus.Valid:
+		_, err := u.settle(block, rec, status)
+		return true, err
+	}
+	return true, nil
+}
+
+func (u *Update) addTransaction(block id, rec blockRecord, place int, t *ledger.Transaction, live bool) error {
+	tx := rec.transactions[place].tx
+	held, err := get(u.batch, idKey(blocksOfPrefix, tx))
+	if err != nil {
+		return err
+	}
+	if n := len(held); n >= idSize && id(held[n-idSize:]) == block {
+		return nil // twice in one block: no honest maker, and no vote will carry it
+	}
+	first := live
+	if live && len(held) > 0 {
+		status, _, err := txStatus(u.batch, tx)
+		if err != nil {
+			return err
+		}
+		first = status == consensus.Unknown
+	}
+	if err := u.set(idKey(blocksOfPrefix, tx), append(held, block[:]...)); err != nil {
+		return err
+	}
+	if !live {
+		return nil
+	}
+	if first {
+		if err := u.addOutputs(position{rec.arrival, uint16(place)}, tx, rec.transactions[place].asset, t); err != nil {
+			return err
+		}
+	}
+	for _, ref := range t.Spends() {
+		if err := u.spend(ref, spender{block: block, tx: tx}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *Update) addOutputs(at position, tx, asset id, t *ledger.Transaction) error {
+	rec := txRecord{at: at, digest: t.Digest(), outputs: len(t.Outputs), spends: t.Spends()}
+	if err := u.set(idKey(txPrefix, tx), rec.append(nil)); err != nil {
+		return err
+	}
+	for i, o := range t.Outputs {
+		rec := outputRecord{at: at, asset: asset, amount: o.Amount, conditionURI: o.ConditionURI, publicKeys: o.PublicKeys}
+		if err := u.set(outputKey(outputPrefix, tx, i), rec.append(nil)); err != nil {
+			return err
+		}
+		for _, owner := range distinct(o.PublicKeys) {
+			if err := u.set(ownerKey(ownedPrefix, owner, at, i), tx[:]); err != nil {
+				return err
+			}
+		}
+		if err := u.refreshUnspent(tx, i, rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refreshUnspent makes the list of unspent outputs agree with who spends this one.
+func (u *Update) refreshUnspent(tx id, index int, o outputRecord) error {
+	spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: index})
+	if err != nil {
+		return err
+	}
+	for _, owner := range distinct(o.publicKeys) {
+		k := ownerKey(unspentPrefix, owner, o.at, index)
+		if len(spent) == 0 {
+			err = u.set(k, tx[:])
+		} else {
+			err = u.del(k)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *Update) spend(ref ledger.OutputRef, by spender) error {
+	list, err := spenders(u.batch, ref)
+	if err != nil {
+		return err
+	}
+	return u.setSpenders(ref, append(list, by), len(list) == 0)
+}
+
+// setSpenders records who spends an output. changed says that it became spent
+// or unspent by this.
+func (u *Update) setSpenders(ref ledger.OutputRef, list []spender, changed bool) error {
+	tx, _ := toID(ref.TxID)
+	k := outputKey(spentPrefix, tx, ref.Index)
+	var err error
+	if len(list) == 0 {
+		err = u.del(k)
+	} else {
+		err = u.set(k, appendSpenders(nil, list))
+	}
+	if err != nil || !changed {
+		return err
+	}
+	o, ok, err := output(u.batch, tx, ref.Index)
+	if err != nil || !ok {
+		return err
+	}
+	return u.refreshUnspent(tx, ref.Index, o)
+}
+
+// AddVote records a vote whose signature is sound. It reports whether a vote
+// of the same node with the other verdict is there already, which then stays.
+func (u *Update) AddVote(v *ledger.Vote) (contradicts bool, err error) {
+	block, ok := toID(v.BlockID)
+	if !ok {
+		return false, fmt.Errorf("chainstate: malformed block id %.70q", v.BlockID)
+	}
+	verdict := byte(0)
+	if v.Valid {
+		verdict = 1
+	}
+	k := key(votePrefix, block[:], []byte(v.NodePubkey))
+	known, err := get(u.batch, k)
+	if err != nil || known != nil {
+		return known != nil && known[0] != verdict, err
+	}
+	return false, u.set(k, []byte{verdict})
+}
+
+// AddStatement keeps a sound statement about the federation's next epoch, and
+// returns all there are under its number, by signer.
+func (u *Update) AddStatement(st *ledger.Statement) (map[string]*ledger.Statement, error) {
+	prefix := binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(st.Number))
+	if err := u.set(append(prefix[:5:5], st.NodePubkey...), st.Bytes()); err != nil {
+		return nil, err
+	}
+	return statements(u.batch, prefix)
+}
+
+// Count counts the verdicts of an undecided block's eligible voters. open is
+// false when the block has not arrived or is decided.
+func (u *Update) Count(blockID string) (voters, valid, invalid int, open bool, err error) {
+	block, ok := toID(blockID)
+	if !ok {
+		return
+	}
+	status, err := blockStatus(u.batch, block)
+	if err != nil || status != consensus.Undecided {
+		return 0, 0, 0, false, err
+	}
+	rec, err := u.block(block)
+	if err != nil {
+		return 0, 0, 0, false, err
+	}
+	members := u.epochs[rec.epoch].Members
+	for _, member := range members {
+		verdict, err := get(u.batch, key(votePrefix, block[:], []byte(member)))
+		switch {
+		case err != nil:
+			return 0, 0, 0, false, err
+		case verdict == nil:
+		case verdict[0] == 1:
+			valid++
+		default:
+			invalid++
+		}
+	}
+	return len(members), valid, invalid, true, nil
+}
+
+func (u *Update) block(block id) (blockRecord, error) {
+	value, err := get(u.batch, idKey(blockPrefix, block))
+	if err != nil {
+		return blockRecord{}, err
+	}
+	return readBlockRecord(value)
+}
+
+// Decide gives an undecided block its final status, Valid or Invalid. A valid
+// one is put on the list of those whose consequences are to be carried out.
+func (u *Update) Decide(blockID string, status consensus.Status) (Decision, error) {
+	block, _ := toID(blockID)
+	rec, err := u.block(block)
+	if err != nil {
+		return Decision{}, err
+	}
+	if err := u.set(idKey(statusPrefix, block), []byte{byte(status)}); err != nil {
+		return Decision{}, err
+	}
+	if err := u.del(sequenceKey(openPrefix, rec.arrival)); err != nil {
+		return Decision{}, err
+	}
+	return u.settle(block, rec, status)
+}
+
+// settle carries a decision into the lists and numbers it.
+func (u *Update) settle(block id, rec blockRecord, status consensus.Status) (Decision, error) {
+	u.decisions++
+	d := decisionOf(u.decisions, block, status, rec)
+	if status == consensus.Invalid {
+		return d, u.forget(block, rec)
+	}
+	if err := u.set(sequenceKey(effectPrefix, u.decisions), block[:]); err != nil {
+		return d, err
+	}
+	for i, e := range rec.transactions {
+		value := append(append(make([]byte, 0, 2*idSize+1), e.operation), e.tx[:]...)
+		if err := u.set(assetKey(e.asset, u.decisions, i), append(value, block[:]...)); err != nil {
+			return d, err
+		}
+	}
+	return d, nil
+}
+
+// forget takes back what an invalid block's transactions did.
+func (u *Update) forget(block id, rec blockRecord) error {
+	for _, e := range rec.transactions {
+		value, err := get(u.batch, idKey(txPrefix, e.tx))
+		if err != nil || value == nil {
+			if err != nil {
+				return err
+			}
+			continue // the second of two in one block
+		}
+		t, err := readTxRecord(value)
+		if err != nil {
+			return err
+		}
+		for _, ref := range t.spends {
+			list, err := spenders(u.batch, ref)
+			if err != nil {
+				return err
+			}
+			rest := slices.DeleteFunc(list, func(s spender) bool { return s.block == block })
+			if err := u.setSpenders(ref, rest, len(rest) == 0); err != nil {
+				return err
+			}
+		}
+		status, _, err := txStatus(u.batch, e.tx)
+		if err != nil {
+			return err
+		}
+		if status != consensus.Unknown {
+			continue
+		}
+		if err := u.forgetOutputs(e.tx, t); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *Update) forgetOutputs(tx id, t txRecord) error {
+	for i := range t.outputs {
+		o, ok, err := output(u.batch, tx, i)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			continue
+		}
+		for _, owner := range distinct(o.publicKeys) {
+			if err := u.del(ownerKey(ownedPrefix, owner, o.at, i)); err != nil {
+				return err
+			}
+			if err := u.del(ownerKey(unspentPrefix, owner, o.at, i)); err != nil {
+				return err
+			}
+		}
+		if err := u.del(outputKey(outputPrefix, tx, i)); err != nil {
+			return err
+		}
+	}
+	return u.del(idKey(txPrefix, tx))
+}
+
+// EffectDone takes a decision off the list of those to be carried out.
+func (u *Update) EffectDone(number uint64) error {
+	return u.del(sequenceKey(effectPrefix, number))
+}

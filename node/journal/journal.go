@@ -1,0 +1,395 @@
+// Package journal is what a node must not forget: the votes it gave, the
+// locks that keep it from giving contradictory ones, the blocks it signed
+// until the database has them, and why it refused transactions it had
+// accepted.
+//
+// Unlike the chainstate it is not derived and cannot be rebuilt. What is
+// recorded here is synced before anybody else can see it. A node whose journal
+// is lost reads its own votes back from the database before it votes again.
+package journal
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/couchledger/couchledger/node/kv"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// First bytes of keys. Ids stand as text.
+const (
+	metaPrefix    = 'm'
+	votePrefix    = 'v' // block → own vote
+	lockPrefix    = 'k' // block → what a valid vote on it, undecided, locks
+	unsentPrefix  = 'q' // block → nothing; its vote is not known to be in the database
+	outboxPrefix  = 'o' // block → own block that is not known to be in the database
+	refusalPrefix = 'r' // transaction → time and reason
+	refusedAt     = 't' // time, transaction → nothing
+)
+
+const (
+	metaOwner = "owner" // the node's public key
+	metaLast  = "last"  // the block voted on last
+)
+
+// RefusalAge is how long the reason for a refusal is kept.
+const RefusalAge = 24 * time.Hour
+
+// Journal is an open journal. Its methods may be called from any goroutine.
+type Journal struct {
+	db    *pebble.DB
+	fresh bool
+
+	mu      sync.RWMutex
+	last    string
+	txLocks map[string]string           // transaction → block
+	locks   map[ledger.OutputRef]string // spent output → block
+	held    map[string]Locks            // block → what it locks
+}
+
+// Locks are what a valid vote on a block binds its voter to: no other block
+// with one of these transactions, or spending one of these outputs, gets
+// another one.
+type Locks struct {
+	Transactions []string
+	Outputs      []ledger.OutputRef
+}
+
+// LocksOf returns what a valid vote on a block locks.
+func LocksOf(b *ledger.Block) Locks {
+	l := Locks{Transactions: make([]string, len(b.Transactions))}
+	for i, t := range b.Transactions {
+		l.Transactions[i] = t.ID
+		l.Outputs = append(l.Outputs, t.Spends()...)
+	}
+	return l
+}
+
+// Open opens the journal of the node with that public key, or begins an empty
+// one. A journal of another key is begun anew: its votes bind another voter.
+// fs is nil for the machine's own file system.
+func Open(folder, publicKey string, fs vfs.FS) (*Journal, error) {
+	db, err := kv.Open(folder, fs)
+	if err != nil {
+		return nil, fmt.Errorf("journal: %w", err)
+	}
+	j := &Journal{
+		db: db, txLocks: map[string]string{},
+		locks: map[ledger.OutputRef]string{}, held: map[string]Locks{},
+	}
+	if err := j.load(publicKey); err != nil {
+		return nil, errors.Join(fmt.Errorf("journal: %w", err), db.Close())
+	}
+	return j, nil
+}
+
+func (j *Journal) load(publicKey string) error {
+	owner, err := j.get(metaPrefix, metaOwner)
+	if err != nil {
+		return err
+	}
+	if string(owner) != publicKey {
+		j.fresh = true
+		if err := j.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
+			return err
+		}
+		return j.db.Set(key(metaPrefix, metaOwner), []byte(publicKey), pebble.Sync)
+	}
+	last, err := j.get(metaPrefix, metaLast)
+	if err != nil {
+		return err
+	}
+	j.last = string(last)
+	return j.each(lockPrefix, func(block string, value []byte) error {
+		l, err := readLocks(value)
+		j.hold(block, l)
+		return err
+	})
+}
+
+// Close closes the folder.
+func (j *Journal) Close() error { return j.db.Close() }
+
+// Fresh reports whether the journal was empty when it was opened.
+func (j *Journal) Fresh() bool { return j.fresh }
+
+func key(prefix byte, name string) []byte { return append([]byte{prefix}, name...) }
+
+func (j *Journal) get(prefix byte, name string) ([]byte, error) {
+	value, closer, err := j.db.Get(key(prefix, name))
+	if errors.Is(err, pebble.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer closer.Close()
+	return append(make([]byte, 0, len(value)), value...), nil
+}
+
+func (j *Journal) each(prefix byte, visit func(name string, value []byte) error) error {
+	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := visit(string(it.Key()[1:]), it.Value()); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Vote returns the vote this node gave on a block, nil when there is none.
+func (j *Journal) Vote(block string) (*ledger.Vote, error) {
+	value, err := j.get(votePrefix, block)
+	if err != nil || value == nil {
+		return nil, err
+	}
+	return ledger.ParseVote(value)
+}
+
+// LastVoted returns the block that this node voted on last, "" before the first.
+func (j *Journal) LastVoted() string {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.last
+}
+
+// SetLastVoted restores the end of the chain of votes after a lost journal.
+func (j *Journal) SetLastVoted(block string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last = block
+	return j.db.Set(key(metaPrefix, metaLast), []byte(block), pebble.Sync)
+}
+
+// Record writes a vote down, with what it locks if it is a valid one, before
+// it is sent. When it returns nil the vote is durable and binding.
+func (j *Journal) Record(v *ledger.Vote, locks Locks) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	batch := j.db.NewBatch()
+	defer batch.Close()
+	sets := []struct{ k, v []byte }{
+		{key(votePrefix, v.BlockID), v.Bytes()},
+		{key(unsentPrefix, v.BlockID), nil},
+		{key(metaPrefix, metaLast), []byte(v.BlockID)},
+	}
+	if v.Valid {
+		sets = append(sets, struct{ k, v []byte }{key(lockPrefix, v.BlockID), locks.append(nil)})
+	}
+	for _, s := range sets {
+		if err := batch.Set(s.k, s.v, nil); err != nil {
+			return err
+		}
+	}
+	if err := batch.Commit(pebble.Sync); err != nil {
+		return err
+	}
+	j.last = v.BlockID
+	if v.Valid {
+		j.hold(v.BlockID, locks)
+	}
+	return nil
+}
+
+// Adopt records a vote of this node's that was found in the database and is
+// not in the journal, as happens after a lost journal.
+func (j *Journal) Adopt(v *ledger.Vote) error {
+	return j.db.Set(key(votePrefix, v.BlockID), v.Bytes(), pebble.NoSync)
+}
+
+// Lock adds the locks of an adopted valid vote, once its block is known.
+func (j *Journal) Lock(block string, locks Locks) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if _, ok := j.held[block]; ok {
+		return nil
+	}
+	j.hold(block, locks)
+	return j.db.Set(key(lockPrefix, block), locks.append(nil), pebble.Sync)
+}
+
+func (j *Journal) hold(block string, l Locks) {
+	j.held[block] = l
+	for _, tx := range l.Transactions {
+		j.txLocks[tx] = block
+	}
+	for _, ref := range l.Outputs {
+		j.locks[ref] = block
+	}
+}
+
+// Release drops the locks of a block that is decided: from then on the
+// decision binds, and it is derived from votes that do not change.
+func (j *Journal) Release(block string) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	l, ok := j.held[block]
+	if !ok {
+		return nil
+	}
+	delete(j.held, block)
+	for _, tx := range l.Transactions {
+		if j.txLocks[tx] == block {
+			delete(j.txLocks, tx)
+		}
+	}
+	for _, ref := range l.Outputs {
+		if j.locks[ref] == block {
+			delete(j.locks, ref)
+		}
+	}
+	return j.db.Delete(key(lockPrefix, block), pebble.NoSync)
+}
+
+// LockedTransaction returns the undecided block that this node voted valid
+// with that transaction in it, "" when there is none.
+func (j *Journal) LockedTransaction(tx string) string {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.txLocks[tx]
+}
+
+// Unsent lists the votes that are not known to be in the database.
+func (j *Journal) Unsent() ([]*ledger.Vote, error) {
+	var list []*ledger.Vote
+	err := j.each(unsentPrefix, func(block string, _ []byte) error {
+		v, err := j.Vote(block)
+		if v != nil {
+			list = append(list, v)
+		}
+		return err
+	})
+	return list, err
+}
+
+// Sent says that the vote on a block is in the database.
+func (j *Journal) Sent(block string) error {
+	return j.db.Delete(key(unsentPrefix, block), pebble.NoSync)
+}
+
+// PutBlock keeps a signed block until the database has it.
+func (j *Journal) PutBlock(b *ledger.Block) error {
+	return j.db.Set(key(outboxPrefix, b.ID), b.Bytes(), pebble.Sync)
+}
+
+// Outbox lists the blocks that are not known to be in the database.
+func (j *Journal) Outbox() ([]*ledger.Block, error) {
+	var list []*ledger.Block
+	err := j.each(outboxPrefix, func(_ string, value []byte) error {
+		b, err := ledger.ParseBlock(value)
+		list = append(list, b)
+		return err
+	})
+	return list, err
+}
+
+// DropBlock says that a block is in the database.
+func (j *Journal) DropBlock(id string) error {
+	return j.db.Delete(key(outboxPrefix, id), pebble.NoSync)
+}
+
+// Refusal says why a transaction was refused.
+type Refusal struct {
+	TxID   string
+	Reason string
+}
+
+// Refuse keeps the reasons why transactions were refused after they had been
+// accepted, and drops those older than RefusalAge.
+func (j *Journal) Refuse(now time.Time, refusals []Refusal) error {
+	batch := j.db.NewBatch()
+	defer batch.Close()
+	stamp := binary.BigEndian.AppendUint64(nil, uint64(now.Unix()))
+	for _, r := range refusals {
+		if err := batch.Set(key(refusalPrefix, r.TxID), append(stamp[:8:8], r.Reason...), nil); err != nil {
+			return err
+		}
+		if err := batch.Set(key(refusedAt, string(stamp)+r.TxID), nil, nil); err != nil {
+			return err
+		}
+	}
+	if err := j.dropRefusals(batch, now.Add(-RefusalAge)); err != nil {
+		return err
+	}
+	return batch.Commit(pebble.Sync)
+}
+
+func (j *Journal) dropRefusals(batch *pebble.Batch, before time.Time) error {
+	end := binary.BigEndian.AppendUint64([]byte{refusedAt}, uint64(max(before.Unix(), 0)))
+	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: []byte{refusedAt}, UpperBound: end})
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if err := batch.Delete(it.Key(), nil); err != nil {
+			return err
+		}
+		if err := batch.Delete(key(refusalPrefix, string(it.Key()[9:])), nil); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Refusal returns why a transaction was refused, "" when it was not or when
+// that is longer ago than RefusalAge.
+func (j *Journal) Refusal(now time.Time, tx string) (string, error) {
+	value, err := j.get(refusalPrefix, tx)
+	if err != nil || len(value) < 8 {
+		return "", err
+	}
+	if at := int64(binary.BigEndian.Uint64(value)); now.Unix()-at > int64(RefusalAge/time.Second) {
+		return "", nil
+	}
+	return string(value[8:]), nil
+}
+
+// LockedOutput returns the undecided block that this node voted valid and that
+// spends an output, "" when there is none.
+func (j *Journal) LockedOutput(ref ledger.OutputRef) string {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.locks[ref]
+}
+
+// append encodes locks as lines: a transaction's id, or an id with the index
+// of an output.
+func (l Locks) append(dst []byte) []byte {
+	for _, tx := range l.Transactions {
+		dst = append(append(dst, tx...), '\n')
+	}
+	for _, ref := range l.Outputs {
+		dst = fmt.Appendf(dst, "%s %d\n", ref.TxID, ref.Index)
+	}
+	return dst
+}
+
+func readLocks(value []byte) (Locks, error) {
+	var l Locks
+	for line := range strings.Lines(string(value)) {
+		line = strings.TrimSuffix(line, "\n")
+		tx, index, spends := strings.Cut(line, " ")
+		if !spends {
+			l.Transactions = append(l.Transactions, tx)
+			continue
+		}
+		ref := ledger.OutputRef{TxID: tx}
+		if _, err := fmt.Sscanf(index, "%d", &ref.Index); err != nil {
+			return l, fmt.Errorf("a lock is malformed: %q", line)
+		}
+		l.Outputs = append(l.Outputs, ref)
+	}
+	return l, nil
+}
