@@ -160,6 +160,9 @@ func TestParseRefuses(t *testing.T) {
 func digitsOf(n int) string { return strings.Repeat("9", n) }
 
 func TestDepthLimit(t *testing.T) {
+	if MaxDepth != 1000 {
+		t.Errorf("MaxDepth is %d; nodes must agree on 1000", MaxDepth)
+	}
 	mustParse(t, strings.Repeat("[", MaxDepth)+strings.Repeat("]", MaxDepth))
 	mustParse(t, strings.Repeat(`{"":`, MaxDepth)+"1"+strings.Repeat("}", MaxDepth))
 	for _, c := range []struct {

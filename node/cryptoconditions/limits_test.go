@@ -26,7 +26,26 @@ func nested(depth int) canonical.Value {
 func flat(threshold, n int) canonical.Value {
 	public, _ := testKey(0)
 	owner := WeightedDetails{1, Ed25519Details(public)}
-	return ThresholdDetails(threshold, slices.Repeat([]WeightedDetails{owner}, n)...)
+	one := ThresholdDetails(threshold, owner)
+	list := slices.Repeat([]canonical.Value{field(one, "subfulfillments").At(0)}, n)
+	return one.With("subfulfillments", canonical.ArrayOf(list...))
+}
+
+// Nodes vote by these numbers: a change of one is a change of the rule.
+func TestLimitsAreTheRule(t *testing.T) {
+	got := [...]int{MaxDepth, MaxChildren, MaxWeight, MaxFulfillmentLength, MaxPayload, MaxSteps}
+	if want := [...]int{8, 1000, 2147483647, 65535, 131072, 262144}; got != want {
+		t.Errorf("got %v, want %v", got, want)
+	}
+	// So is what a step is. Of weights 1, 2, 4 and 8, for 8 every remaining
+	// threshold stays open to the end; for 12 those above 8 close before the last.
+	for threshold, want := range map[int64]int{8: 1 + 2 + 4 + 8, 12: 1 + 2 + 4 + 4, 15: 1 + 1 + 1 + 1} {
+		budget := NewBudget()
+		_, err := FromDetails(hostile(4).With("threshold", canonical.IntOf(threshold)), budget)
+		if got := MaxSteps - budget.steps; err != nil || got != want {
+			t.Errorf("threshold %d: %d steps, %v; want %d", threshold, got, err, want)
+		}
+	}
 }
 
 func TestDetailsLimits(t *testing.T) {

@@ -249,3 +249,37 @@ func TestSizesMatchEncodings(t *testing.T) {
 		}
 	}
 }
+
+func TestReaderTakesTheShortestFormOnly(t *testing.T) {
+	body := make([]byte, 300)
+	for name, b := range map[string][]byte{
+		"number of no bytes":         {0},
+		"number with a zero":         {2, 0, 1},
+		"two zeros":                  {2, 0, 0},
+		"number of five bytes":       {5, 1, 0, 0, 0, 0},
+		"number that is not there":   {1},
+		"nothing":                    {},
+		"number that overflows":      {9, 1, 0, 0, 0, 0, 0, 0, 0, 7},
+		"number of 127 missing ones": {127},
+	} {
+		r := reader{rest: b}
+		if v := r.varUint(); r.ok() {
+			t.Errorf("%s reads as %d", name, v)
+		}
+	}
+	for name, b := range map[string][]byte{
+		"127 bytes in the long form":   append([]byte{0x81, 127}, body[:127]...),
+		"200 bytes with a zero":        append([]byte{0x82, 0, 200}, body[:200]...),
+		"length that overflows":        append([]byte{0x89, 1, 0, 0, 0, 0, 0, 0, 0, 200}, body[:200]...),
+		"length of no bytes":           {0x80},
+		"length of 127 bytes":          append([]byte{0xff}, body...),
+		"more than there is":           append([]byte{0x81, 201}, body[:200]...),
+		"more than there is, in short": {2, 0},
+		"nothing":                      {},
+	} {
+		r := reader{rest: b}
+		if v := r.varBytes(); r.ok() {
+			t.Errorf("%s reads as %d bytes", name, len(v))
+		}
+	}
+}

@@ -52,7 +52,9 @@ func TestParseConditionRefuses(t *testing.T) {
 		"huge length":                "cc:0:3:" + hash + ":99999999999999999999",
 		"megabytes":                  goodCondition + strings.Repeat("0", 1<<22),
 	} {
-		if c, err := ParseCondition(uri); !errors.Is(err, ErrCondition) {
+		if c, err := ParseCondition(uri); len(uri) > 1000 && !strings.Contains(err.Error(), "too long") {
+			t.Errorf("%s: was looked at: %v", name, err)
+		} else if !errors.Is(err, ErrCondition) {
 			t.Errorf("%s: got %+v, %v; want ErrCondition", name, c, err)
 		} else if len(err.Error()) > 120 {
 			t.Errorf("%s: message of %d bytes", name, len(err.Error()))
