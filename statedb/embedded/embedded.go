@@ -206,8 +206,7 @@ func (db *DB) Create(ctx context.Context) (bool, error) {
 	}
 	// Made only once: a caller that gives up must not leave the tables half
 	// known, so the commit goes on without its context.
-	err = db.store.apply(context.WithoutCancel(ctx), batch, func() {}, func() {})
-	if err != nil {
+	if err := db.store.apply(context.WithoutCancel(ctx), batch, func() {}, func() {}); err != nil {
 		return false, err
 	}
 	db.ledger.Store(l)

@@ -47,6 +47,9 @@ func newIndex(def statedb.Index, number uint32) (*index, error) {
 		if f.Field == "" {
 			return nil, fmt.Errorf("%w: index %s has a field without a name", statedb.ErrBadQuery, def.Name)
 		}
+		if f.Field[0] == '_' {
+			return nil, fmt.Errorf("%w: index %s: %s cannot be indexed; ids are in order anyway", statedb.ErrBadQuery, def.Name, f.Field)
+		}
 		ix.paths = append(ix.paths, mango.ParsePath(f.Field))
 	}
 	if !def.PartialFilter.IsNull() {
@@ -240,37 +243,47 @@ func (db *DB) deploy(ctx context.Context, t *table, def statedb.Index) error {
 	if err != nil {
 		return err
 	}
-	batch := db.store.pebble.NewBatch()
-	if err := batch.Set(definitionKey(t.code, def.Name), definition, nil); err != nil {
-		return unavailable(err)
-	}
 	indexes := slices.Clone(set.indexes)
 	if old == nil {
 		indexes = append(indexes, ix)
 	} else {
 		indexes[slices.Index(indexes, old)] = ix
-		if err := db.clearIndex(batch, t, old.number); err != nil {
-			return err
-		}
 	}
-	if err := db.store.begin(); err != nil {
-		return err
+	batch := db.store.pebble.NewBatch()
+	if err := batch.Set(definitionKey(t.code, def.Name), definition, nil); err != nil {
+		return unavailable(err)
 	}
-	// The definition takes effect with its commit, whoever still waits.
-	err = db.store.apply(context.WithoutCancel(ctx), batch, func() {}, func() {})
-	if err != nil {
+	// A definition takes effect with its commit, whoever still waits.
+	if err := db.commit(context.WithoutCancel(ctx), batch); err != nil {
 		return err
 	}
 	t.indexes.Store(newIndexSet(indexes))
-	return nil
+	if old == nil {
+		return nil
+	}
+	// Only now, so that no reader finds the old index empty. What a crash
+	// leaves is never read, its number not being used again.
+	clear := db.store.pebble.NewBatch()
+	if err := clearIndex(clear, t.code, old.number); err != nil {
+		return err
+	}
+	return db.commit(ctx, clear)
+}
+
+// commit writes a batch that is no change of documents.
+func (db *DB) commit(ctx context.Context, batch *pebble.Batch) error {
+	if err := db.store.begin(); err != nil {
+		return err
+	}
+	return db.store.apply(ctx, batch, func() {}, func() {})
 }
 
 func sameDefinition(a, b statedb.Index) bool {
 	return a.DDoc == b.DDoc && slices.Equal(a.Fields, b.Fields) && canonical.Equal(a.PartialFilter, b.PartialFilter)
 }
 
-func (db *DB) clearIndex(batch *pebble.Batch, t *table, number uint32) error {
-	prefix := appendIndexKey(nil, t.code, number)
+func clearIndex(batch *pebble.Batch, code byte, number uint32) error {
+	prefix := appendIndexKey(nil, code, number)
 	if err := batch.DeleteRange(prefix, keyAfter(prefix), nil); err != nil {
 		return unavailable(err)
 	}
@@ -286,7 +299,7 @@ func (db *DB) buildIndex(ctx context.Context, t *table, ix *index) error {
 	p := db.store.pebble
 	batch := p.NewBatch()
 	defer func() { batch.Close() }()
-	if err := db.clearIndex(batch, t, ix.number); err != nil {
+	if err := clearIndex(batch, t.code, ix.number); err != nil {
 		return err
 	}
 	prefix := tableKey(t.code, kindDocument)
@@ -296,12 +309,9 @@ func (db *DB) buildIndex(ctx context.Context, t *table, ix *index) error {
 	}
 	defer iter.Close()
 	flush := func() error {
-		if err := db.store.begin(); err != nil {
-			return err
-		}
 		full := batch
 		batch = p.NewBatch()
-		return db.store.apply(ctx, full, func() {}, func() {})
+		return db.commit(ctx, full)
 	}
 	extract := newExtractor(newIndexSet([]*index{ix}))
 	var keys [][]byte
