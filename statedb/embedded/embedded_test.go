@@ -1,74 +1,46 @@
 package embedded
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"testing"
 
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/statedbtest"
 )
 
-func open(t *testing.T, dir string) *DB {
-	db, err := Open(dir, Options{})
+// opened opens a folder for a test and closes it at the end.
+func opened(tb testing.TB, path string, opts Options) *DB {
+	tb.Helper()
+	db, err := Open(path, opts)
 	if err != nil {
-		t.Fatal(err)
+		tb.Fatal(err)
 	}
-	t.Cleanup(func() { db.Close() })
-	if _, err := db.Create(context.Background()); err != nil {
-		t.Fatal(err)
+	tb.Cleanup(func() { db.Close() })
+	return db
+}
+
+// created is opened with a new database in a folder of its own.
+func created(tb testing.TB) *DB {
+	tb.Helper()
+	db := opened(tb, tb.TempDir(), Options{})
+	if _, err := db.Create(tb.Context()); err != nil {
+		tb.Fatal(err)
 	}
 	return db
 }
 
-func TestSmoke(t *testing.T) {
-	ctx := context.Background()
-	dir := t.TempDir()
-	db := open(t, dir)
-	var ws []statedb.Write
-	for i := range 2500 {
-		ws = append(ws, statedb.Write{ID: fmt.Sprintf("d%04d", i), Body: []byte(`{"a":1}`)})
+func TestConformance(t *testing.T) {
+	paths := map[statedb.DB]string{}
+	open := func(t *testing.T, path string) statedb.DB {
+		db := opened(t, path, Options{})
+		paths[db] = path
+		return db
 	}
-	res, err := db.Write(ctx, statedb.Backlog, ws)
-	if err != nil || res[0].Err != nil || res[0].Rev == "" {
-		t.Fatal(err, res[0])
-	}
-	res, err = db.Write(ctx, statedb.Backlog, ws[:1])
-	if err != nil || !errors.Is(res[0].Err, statedb.ErrConflict) {
-		t.Fatal(err, res)
-	}
-	f, err := db.Changes(ctx, statedb.Backlog, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := 0
-	for {
-		b, err := f.Next(ctx)
-		if err != nil {
-			t.Fatal(err)
-		}
-		n += len(b.Changes)
-		if b.CaughtUp {
-			break
-		}
-	}
-	if n != 2500 {
-		t.Fatal(n)
-	}
-	if err := db.Remove(ctx, statedb.Backlog, []string{"d0001", "nope"}); err != nil {
-		t.Fatal(err)
-	}
-	p, err := db.Range(ctx, statedb.Backlog, statedb.Range{Start: "d0001", Limit: 3})
-	if err != nil || p.Documents[0].ID != "d0002" || p.Bookmark == "" {
-		t.Fatal(err, p)
-	}
-	if _, err := Open(dir, Options{}); !errors.Is(err, statedb.ErrLocked) {
-		t.Fatal(err)
-	}
-	if err := db.Drop(ctx); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := db.Get(ctx, statedb.Votes, []string{"x"}); !errors.Is(err, statedb.ErrNoDatabase) {
-		t.Fatal(err)
-	}
+	statedbtest.RunWith(t, statedbtest.Options{
+		Reopen: func(t *testing.T, db statedb.DB) statedb.DB {
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+			return open(t, paths[db])
+		},
+	}, func(t *testing.T) statedb.DB { return open(t, t.TempDir()) })
 }
