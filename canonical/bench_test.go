@@ -7,7 +7,7 @@ import (
 )
 
 // documentTransaction is the first transaction printed in the server
-// documents, in canonical form: 772 bytes.
+// documents, in canonical form: 726 bytes.
 func documentTransaction(tb testing.TB) []byte {
 	data, err := os.ReadFile("../testdata/vectors/documents.json")
 	if err != nil {

@@ -121,10 +121,6 @@ func (p *parser) payload(typ Type, data []byte, depth int) (*Fulfillment, error)
 	return nil, fmt.Errorf("%w: unsupported type", ErrFulfillment)
 }
 
-// minChildSize is the least that a child takes in a payload: weight, two
-// lengths, and a type and length in one of them.
-const minChildSize = 2 + 2 + 3
-
 var errThreshold = fmt.Errorf("%w: malformed threshold", ErrFulfillment)
 
 func (p *parser) thresholdPayload(data []byte, depth int) (*Fulfillment, error) {
@@ -133,7 +129,7 @@ func (p *parser) thresholdPayload(data []byte, depth int) (*Fulfillment, error) 
 	}
 	r := reader{rest: data}
 	threshold, count := r.varUint(), r.varUint()
-	if r.bad || count > uint64(len(r.rest)/minChildSize) {
+	if r.bad {
 		return nil, errThreshold
 	}
 	if count > uint64(p.childrenLeft) {

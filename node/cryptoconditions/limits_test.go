@@ -120,10 +120,10 @@ func TestFulfillmentLimits(t *testing.T) {
 		{"one child more", wide(MaxChildren + 1), ErrTooComplex},
 		{"18,000 children", wide(18_000), ErrTooComplex},
 		{"a million children", wide(1_000_000), ErrTooComplex},
-		{"four thousand million children, not there", thresholdURI(1, 1)[:7] + "T_____wE", ErrFulfillment},
+		{"four thousand million children, not there", "cf:2:AQEE_____w", ErrTooComplex},
 		{"longest preimage", "cf:0:" + strings.Repeat("A", 87380), nil},
 		{"longer preimage", "cf:0:" + strings.Repeat("A", 87384), ErrTooComplex},
-		{"megabytes", "cf:0:" + strings.Repeat("A", 1<<23), ErrTooComplex},
+		{"megabytes", "cf:4:" + strings.Repeat("A", 1<<23), ErrTooComplex},
 	} {
 		start := time.Now()
 		f, err := ParseFulfillment(c.uri)
@@ -161,7 +161,11 @@ func TestNewThresholdLimits(t *testing.T) {
 		"above the weights":  func() (*Fulfillment, error) { return NewThreshold(2, leaf) },
 		"weight 0":           func() (*Fulfillment, error) { return NewThreshold(1, leaf, Child{Fulfillment: leaf.Fulfillment}) },
 		"negative weight":    func() (*Fulfillment, error) { return NewThreshold(1, leaf, Child{Weight: -1}) },
-		"weight too large":   func() (*Fulfillment, error) { return NewThreshold(1, Child{Weight: MaxWeight + 1}) },
+		"threshold too large": func() (*Fulfillment, error) {
+			half := Child{Weight: MaxWeight}
+			return NewThreshold(MaxWeight+1, half, half)
+		},
+		"weight too large": func() (*Fulfillment, error) { return NewThreshold(1, Child{Weight: MaxWeight + 1}) },
 	} {
 		if _, err := try(); !errors.Is(err, ErrFulfillment) {
 			t.Errorf("%s: got %v, want ErrFulfillment", name, err)
@@ -271,6 +275,22 @@ func TestValidStopsEarly(t *testing.T) {
 		if got := f.Valid(message); got != c.want {
 			t.Errorf("%s: got %v, want %v", c.name, got, c.want)
 		}
+	}
+}
+
+// A nested threshold that the keys do not suffice for stands as a condition.
+func TestSignLeavesOutWhatIsShort(t *testing.T) {
+	a, privateA := testKey(0)
+	b, _ := testKey(1)
+	pair := ThresholdDetails(2, WeightedDetails{1, Ed25519Details(a)}, WeightedDetails{1, Ed25519Details(b)})
+	either := ThresholdDetails(1, WeightedDetails{1, pair}, WeightedDetails{1, Ed25519Details(a)})
+	f, err := Sign(either, []byte("message"), map[string]ed25519.PrivateKey{a: privateA})
+	if err != nil || !f.Valid([]byte("message")) {
+		t.Fatal(f, err)
+	}
+	want, err := FromDetails(pair, NewBudget())
+	if err != nil || f.children[0].Fulfillment != nil || f.children[0].Condition != want {
+		t.Errorf("got %+v, %v; want the condition %+v", f.children[0], err, want)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/couchledger/couchledger/canonical"
 )
@@ -182,6 +183,7 @@ func TestFromDetailsRefuses(t *testing.T) {
 		}
 	}
 	edit := strings.NewReplacer
+	start := time.Now()
 	for name, text := range map[string]string{
 		"null":                          `null`,
 		"a string":                      `"` + goodCondition + `"`,
@@ -221,6 +223,7 @@ func TestFromDetailsRefuses(t *testing.T) {
 		"children are an object":        edit(`[`, `{"a":`, `},{`, `},"b":{`, `]`, `}`).Replace(two),
 		"child without weight":          edit(child, ed).Replace(two),
 		"child with weight 0":           edit(`"weight":1`, `"weight":0`).Replace(two),
+		"another child with weight 0":   edit(`[`, `[`+edit(`"weight":1`, `"weight":0`).Replace(child)+`,`).Replace(two),
 		"child with a float weight":     edit(`"weight":1`, `"weight":1.0`).Replace(two),
 		"child with weight 2^31":        edit(`"weight":1`, `"weight":2147483648`).Replace(two),
 		"child with another field":      edit(`"weight":1`, `"weight":1,"x":1`).Replace(two),
@@ -233,6 +236,9 @@ func TestFromDetailsRefuses(t *testing.T) {
 		} else if len(err.Error()) > 120 {
 			t.Errorf("%s: message of %d bytes", name, len(err.Error()))
 		}
+	}
+	if took := time.Since(start); took > time.Second {
+		t.Errorf("refusing took %v", took) // base58 of a megabyte would
 	}
 }
 
