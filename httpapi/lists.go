@@ -119,10 +119,6 @@ func servePage[T any](s *Server, c echo.Context, r *reader[T], limit int) error 
 // serveWhole streams a list step by step. An error after the first step cuts
 // the connection, so that no client takes a part for the whole.
 func serveWhole[T any](s *Server, c echo.Context, r *reader[T]) error {
-	head := c.Request().Method == http.MethodHead
-	if head {
-		r.size = 1 // enough to see whether it would work
-	}
 	ctx := c.Request().Context()
 	_, more, err := r.next(ctx, MaxLimit)
 	if err != nil {
@@ -134,8 +130,8 @@ func serveWhole[T any](s *Server, c echo.Context, r *reader[T]) error {
 	response := c.Response()
 	response.Header()["Content-Type"] = jsonType
 	response.WriteHeader(http.StatusOK)
-	if head {
-		return nil
+	if c.Request().Method == http.MethodHead {
+		return nil // the first step showed that it would work
 	}
 	control := http.NewResponseController(response.Writer)
 	for {

@@ -57,7 +57,7 @@ func (s *Server) streamValid(c echo.Context, _ query) error {
 		_ = taken.conn.Close() // the handshake already failed
 		return nil
 	}
-	st.connected(func() { _ = taken.conn.Close() })
+	st.connected(taken.conn.reset)
 	s.feed(socket, taken.conn, st)
 	return nil
 }
@@ -115,6 +115,7 @@ func (s *Server) feed(socket *websocket.Conn, conn *corkedConn, st *stream) {
 			if err := send(ctx, socket, conn, messages); err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					s.metrics.streamsDropped.Inc()
+					conn.reset()
 				}
 				s.log.Debug("a stream broke", "error", err)
 				return
@@ -123,7 +124,7 @@ func (s *Server) feed(socket *websocket.Conn, conn *corkedConn, st *stream) {
 		}
 		switch st.ended() {
 		case endGoingAway:
-			timer := time.AfterFunc(closeWait, func() { _ = conn.Close() })
+			timer := time.AfterFunc(closeWait, conn.reset)
 			defer timer.Stop()
 			_ = socket.Close(websocket.StatusGoingAway, "the node ends this stream") // the client may be gone
 			return
@@ -193,6 +194,15 @@ type corkedConn struct {
 
 // corkBytes is how much is held back at most.
 const corkBytes = 64 << 10
+
+// reset closes the connection and forgets what its client has not read, which
+// the system would keep for as long as the client trickles.
+func (c *corkedConn) reset() {
+	if tcp, ok := c.Conn.(*net.TCPConn); ok {
+		_ = tcp.SetLinger(0) // it is closed either way
+	}
+	_ = c.Conn.Close()
+}
 
 func (c *corkedConn) cork() {
 	c.mu.Lock()
