@@ -9,6 +9,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -110,22 +111,75 @@ func decodeJSON(data []byte) (canonical.Value, error) {
 	return tree, err
 }
 
+// decodeYAML goes through the parsed nodes itself: decoding them into a map
+// takes quadratic memory when keys repeat, and aliases multiply what a small
+// file holds.
 func decodeYAML(data []byte) (canonical.Value, error) {
 	decoder := yaml.NewDecoder(bytes.NewReader(data))
-	var document any
+	var document yaml.Node
 	switch err := decoder.Decode(&document); {
 	case errors.Is(err, io.EOF): // only comments: nothing is set
 		return canonical.ObjectOf(), nil
 	case err != nil:
 		return canonical.Value{}, fmt.Errorf("invalid YAML: %s", oneSentence(err))
 	}
-	if err := decoder.Decode(new(any)); !errors.Is(err, io.EOF) {
+	if err := decoder.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
 		return canonical.Value{}, errors.New("invalid YAML: expected one document")
 	}
-	if document == nil {
+	tree, err := valueOfNode(document.Content[0], nil)
+	if err == nil && tree.IsNull() {
 		return canonical.ObjectOf(), nil
 	}
-	return valueOf(document, nil)
+	return tree, err
+}
+
+// valueOfNode turns a YAML node into the form of JSON.
+func valueOfNode(node *yaml.Node, path []string) (canonical.Value, error) {
+	fault := func(format string, args ...any) (canonical.Value, error) {
+		return canonical.Value{}, fmt.Errorf("invalid YAML in line %d: %s", node.Line, fmt.Sprintf(format, args...))
+	}
+	if len(path) > maxDepth {
+		return fault("more than %d sections stand in each other", maxDepth)
+	}
+	switch node.Kind {
+	case yaml.SequenceNode:
+		items := make([]canonical.Value, len(node.Content))
+		for i, item := range node.Content {
+			var err error
+			if items[i], err = valueOfNode(item, append(path, strconv.Itoa(i))); err != nil {
+				return canonical.Value{}, err
+			}
+		}
+		return canonical.ArrayOf(items...), nil
+	case yaml.MappingNode:
+		members := make([]canonical.Member, 0, len(node.Content)/2)
+		seen := make(map[string]bool, len(node.Content)/2)
+		content := node.Content
+		for i := 0; i < len(content); i += 2 {
+			key := content[i]
+			node = key // whose line a fault tells
+			switch {
+			case key.Kind != yaml.ScalarNode || key.ShortTag() != "!!str":
+				return fault("expected the name of a setting, which %s is not", quoted(key.Value))
+			case seen[key.Value]:
+				return fault("%s is there already", quoted(strings.Join(append(path, key.Value), ".")))
+			}
+			seen[key.Value] = true
+			value, err := valueOfNode(content[i+1], append(path, key.Value))
+			if err != nil {
+				return canonical.Value{}, err
+			}
+			members = append(members, canonical.Member{Key: key.Value, Value: value})
+		}
+		return canonical.ObjectOf(members...), nil
+	case yaml.ScalarNode:
+		var scalar any
+		if err := node.Decode(&scalar); err != nil {
+			return fault("%s", oneSentence(err))
+		}
+		return valueOf(scalar, path)
+	}
+	return fault("aliases are not taken: write the value itself")
 }
 
 func decodeTOML(data []byte) (canonical.Value, error) {
@@ -147,7 +201,7 @@ func oneSentence(err error) string {
 	return strings.Join(strings.Fields(strings.ReplaceAll(text, "unmarshal errors:", "")), " ")
 }
 
-// valueOf turns what YAML and TOML decode to into the form of JSON.
+// valueOf turns what TOML, and one scalar of YAML, decodes to into the form of JSON.
 func valueOf(decoded any, path []string) (canonical.Value, error) {
 	if len(path) > maxDepth {
 		return canonical.Value{}, fmt.Errorf("more than %d sections stand in each other", maxDepth)
@@ -159,9 +213,9 @@ func valueOf(decoded any, path []string) (canonical.Value, error) {
 		return canonical.BoolOf(v), nil
 	case string:
 		return canonical.StringOf(v), nil
-	case int:
+	case int: // YAML's
 		return canonical.IntOf(int64(v)), nil
-	case int64:
+	case int64: // TOML's
 		return canonical.IntOf(v), nil
 	case uint64: // YAML's, beyond int64: too large for any setting
 		return canonical.FloatOf(float64(v)), nil
@@ -173,7 +227,7 @@ func valueOf(decoded any, path []string) (canonical.Value, error) {
 		items := make([]canonical.Value, len(v))
 		for i, item := range v {
 			var err error
-			if items[i], err = valueOf(item, append(path, fmt.Sprint(i))); err != nil {
+			if items[i], err = valueOf(item, append(path, strconv.Itoa(i))); err != nil {
 				return canonical.Value{}, err
 			}
 		}

@@ -135,6 +135,9 @@ func (l *loader) file(tree canonical.Value) {
 // section takes the settings of one object; prefix is its path with a dot.
 func (l *loader) section(tree canonical.Value, prefix, source string, from origin) {
 	for i := range tree.Len() {
+		if len(l.faults) >= mostFaults {
+			return
+		}
 		path, value := prefix+tree.Key(i), tree.At(i)
 		line, isRetired := retired[path]
 		switch s := byPath[path]; {
@@ -179,7 +182,13 @@ func (s *setting) withValue(err error, value canonical.Value) error {
 	return fmt.Errorf("%w, got %s", err, strings.Trim(quoted(string(value.Bytes())), `"`))
 }
 
+// mostFaults are told at a time; a file with more is not a config file.
+const mostFaults = 10
+
 func (l *loader) fault(path, source string, reason error) {
+	if shown := quoted(path); shown != `"`+path+`"` { // long, or not of one line
+		path = shown
+	}
 	l.faults = append(l.faults, fmt.Errorf("%s (%s): %w", path, source, reason))
 }
 
