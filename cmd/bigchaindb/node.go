@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/couchledger/couchledger/configs"
+	"github.com/couchledger/couchledger/logging"
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/embedded"
 )
@@ -30,7 +31,7 @@ func openDatabase(settings configs.Settings, logger *slog.Logger) (statedb.DB, e
 		return nil, err
 	}
 	path := settings.Database.Path
-	db, err := embedded.Open(path, embedded.Options{Logger: logger.With("component", "embedded")})
+	db, err := embedded.Open(path, embedded.Options{Logger: logger.With(logging.Component, "embedded")})
 	if errors.Is(err, statedb.ErrLocked) {
 		return nil, fmt.Errorf("the database in %s is in use by another process, perhaps a node that runs: %w", path, err)
 	}
