@@ -78,14 +78,14 @@ func (t *Transaction) Compact() { t.tree = canonical.Value{} }
 
 // Details returns output i's condition.details.
 func (t *Transaction) Details(i int) canonical.Value {
-	outputs, _ := t.value().Get("outputs")
+	outputs, _ := t.Value().Get("outputs")
 	condition, _ := outputs.At(i).Get("condition")
 	details, _ := condition.Get("details")
 	return details
 }
 
-// value gives the parsed body, also after Compact.
-func (t *Transaction) value() canonical.Value {
+// Value returns the parsed body, also after Compact.
+func (t *Transaction) Value() canonical.Value {
 	if t.tree.IsNull() {
 		tree, err := canonical.Parse(t.body)
 		if err != nil { // body came out of canonical's own printer
@@ -110,7 +110,7 @@ func unsigned(inputs canonical.Value) []canonical.Value {
 // ComputeID returns the hash of the canonical transaction without its id and
 // with every fulfillment null. A sound transaction has it as its ID.
 func (t *Transaction) ComputeID() string {
-	tree := t.value()
+	tree := t.Value()
 	inputs, _ := tree.Get("inputs")
 	return idOf(tree.With("inputs", canonical.ArrayOf(unsigned(inputs)...)))
 }
@@ -120,7 +120,7 @@ func idOf(unsigned canonical.Value) string { return Hash(unsigned.Without("id").
 // SigningMessage returns the bytes that input i signs: the transaction with
 // only that input, its fulfillment null, and with the id of exactly that
 // reduced body.
-func (t *Transaction) SigningMessage(i int) []byte { return signingMessage(t.value(), i) }
+func (t *Transaction) SigningMessage(i int) []byte { return signingMessage(t.Value(), i) }
 
 func signingMessage(tree canonical.Value, i int) []byte {
 	inputs, _ := tree.Get("inputs")

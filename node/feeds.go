@@ -1,0 +1,328 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/journal"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// eventQueue is how many events from the feeds wait for the ledger loop. Each
+// may hold a block, so it is short; the feeds wait meanwhile.
+const eventQueue = 8
+
+// event is one checked object from a feed, or a checkpoint in it.
+type event struct {
+	block     *ledger.Block
+	unsound   error // why the block can never be valid, whatever the votes
+	vote      *ledger.Vote
+	statement *ledger.Statement
+
+	table    string
+	token    string // checkpoint that this event completes; "" for none
+	caughtUp bool   // the feed has nothing more to tell for now
+}
+
+// emit hands an event to the ledger loop.
+func (n *Node) emit(ctx context.Context, e event) error {
+	select {
+	case n.events <- e:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// follow reads a table's feed from a token on, for ever, and hands over its
+// batches. A feed that breaks is opened again where it was.
+func (n *Node) follow(ctx context.Context, table, token string, handle func(statedb.Batch) error) error {
+	var feed statedb.Feed
+	defer func() {
+		if feed != nil {
+			feed.Close()
+		}
+	}()
+	for {
+		var batch statedb.Batch
+		err := n.retry(ctx, table+" feed", func() (err error) {
+			if feed == nil {
+				if feed, err = n.db.Changes(ctx, table, token); err != nil {
+					feed = nil
+					return err
+				}
+			}
+			if batch, err = feed.Next(ctx); err != nil {
+				feed.Close()
+				feed = nil
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if err := handle(batch); err != nil {
+			return err
+		}
+		token = batch.Token
+	}
+}
+
+// followBlocks reads blocks, and statements about the federation.
+func (n *Node) followBlocks(ctx context.Context) error {
+	token, err := n.state.Token(statedb.Bigchain)
+	if err != nil {
+		return err
+	}
+	return n.follow(ctx, statedb.Bigchain, token, func(batch statedb.Batch) error {
+		ids := make([]string, 0, len(batch.Changes))
+		for _, c := range batch.Changes {
+			if !c.Deleted && (ledger.IsID(c.ID) || strings.HasPrefix(c.ID, ledger.StatementPrefix)) {
+				ids = append(ids, c.ID)
+			}
+		}
+		if err := n.readBlocks(ctx, ids); err != nil {
+			return err
+		}
+		return n.emit(ctx, event{table: statedb.Bigchain, token: batch.Token, caughtUp: batch.CaughtUp})
+	})
+}
+
+// readBytes is about how much one read of documents may bring.
+const readBytes = 16 << 20
+
+// readBlocks fetches, checks and emits documents of the bigchain table.
+func (n *Node) readBlocks(ctx context.Context, ids []string) error {
+	size := ledger.MaxBlockBytes // of one document, as far as is known
+	for len(ids) > 0 {
+		if b := n.maker.own(ids[0]); b != nil {
+			// Signed here a moment ago; the block writer saw to it that the
+			// database has exactly this.
+			if err := n.emit(ctx, event{block: b}); err != nil {
+				return err
+			}
+			ids = ids[1:]
+			continue
+		}
+		part := ids[:min(len(ids), max(1, readBytes/size))]
+		ids = ids[len(part):]
+		documents, err := n.fetch(ctx, statedb.Bigchain, part)
+		if err != nil {
+			return err
+		}
+		total := 0
+		for _, d := range documents {
+			total += len(d.Body)
+			if err := n.readBigchainDocument(ctx, d); err != nil {
+				return err
+			}
+		}
+		size = max(total/len(documents), 1000)
+	}
+	return nil
+}
+
+func (n *Node) fetch(ctx context.Context, table string, ids []string) (documents []statedb.Document, err error) {
+	err = n.retry(ctx, table+" read", func() error {
+		documents, err = n.db.Get(ctx, table, ids)
+		return err
+	})
+	return documents, err
+}
+
+func (n *Node) readBigchainDocument(ctx context.Context, d statedb.Document) error {
+	if d.Rev == "" {
+		return nil // deleted since
+	}
+	if strings.HasPrefix(d.ID, ledger.StatementPrefix) {
+		st, err := ledger.ParseStatement(d.Body)
+		if err != nil || st.DocumentID() != d.ID || !st.Verify() {
+			n.fault("a statement about the federation is not signed by its member", d.ID, err)
+			return nil
+		}
+		return n.emit(ctx, event{statement: st})
+	}
+	if status, err := n.state.BlockStatus(d.ID); err != nil || status != consensus.Unknown {
+		return err // feeds repeat
+	}
+	b, err := ledger.ParseBlock(d.Body)
+	if err == nil && b.ID != d.ID {
+		err = fmt.Errorf("it holds block %.64s", b.ID)
+	}
+	if err == nil {
+		err = b.Verify()
+	}
+	if err != nil {
+		n.fault("a document is not a block", d.ID, err)
+		return nil
+	}
+	return n.emit(ctx, event{block: b, unsound: n.soundness(b)})
+}
+
+// fault reports a document that a stranger or a liar wrote. It is otherwise
+// ignored.
+func (n *Node) fault(what, document string, err error) {
+	n.metrics.faults.Inc()
+	n.log.Error(what, "component", "ledger", "document", document, "error", err)
+}
+
+// soundness checks what a block's transactions show by themselves, on all
+// cores. An error means that the block can never be valid.
+func (n *Node) soundness(b *ledger.Block) error {
+	seen := make(map[string]bool, len(b.Transactions))
+	for _, t := range b.Transactions {
+		if seen[t.ID] {
+			return fmt.Errorf("transaction %s is in it twice", t.ID)
+		}
+		seen[t.ID] = true
+		if t.Operation == ledger.Genesis && b.ID != n.genesis.ID {
+			return errors.New("it holds a GENESIS and is not the first block")
+		}
+	}
+	faults := make([]error, len(b.Transactions))
+	inParallel(len(b.Transactions), func(i int) {
+		if _, err := n.check(b.Transactions[i]); err != nil {
+			faults[i] = fmt.Errorf("transaction %s: %w", b.Transactions[i].ID, err)
+		}
+		b.Transactions[i].Compact()
+	})
+	for _, err := range faults {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followVotes reads votes.
+func (n *Node) followVotes(ctx context.Context) error {
+	token, err := n.state.Token(statedb.Votes)
+	if err != nil {
+		return err
+	}
+	return n.follow(ctx, statedb.Votes, token, func(batch statedb.Batch) error {
+		ids := make([]string, 0, len(batch.Changes))
+		for _, c := range batch.Changes {
+			if !c.Deleted {
+				ids = append(ids, c.ID)
+			}
+		}
+		if len(ids) > 0 {
+			documents, err := n.fetch(ctx, statedb.Votes, ids)
+			if err != nil {
+				return err
+			}
+			if err := n.readVotes(ctx, documents); err != nil {
+				return err
+			}
+		}
+		return n.emit(ctx, event{table: statedb.Votes, token: batch.Token, caughtUp: batch.CaughtUp})
+	})
+}
+
+func (n *Node) readVotes(ctx context.Context, documents []statedb.Document) error {
+	votes := make([]*ledger.Vote, len(documents))
+	inParallel(len(documents), func(i int) {
+		d := documents[i]
+		if d.Rev == "" {
+			return
+		}
+		v, err := ledger.ParseVote(d.Body)
+		if err == nil && ledger.VoteID(v.BlockID, v.NodePubkey) != d.ID {
+			err = errors.New("its id is not that of its block and voter")
+		}
+		if err == nil && !v.Verify() {
+			err = errors.New("the signature is not its voter's")
+		}
+		if err != nil {
+			n.fault("a document is not a vote", d.ID, err)
+			if block, key, _ := strings.Cut(d.ID, ":"); key == n.key.Public {
+				n.voter.resend(block)
+			}
+			return
+		}
+		votes[i] = v
+	})
+	for _, v := range votes {
+		if v == nil {
+			continue
+		}
+		if err := n.emit(ctx, event{vote: v}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// followBacklog tracks the backlog: what other nodes posted, what they
+// assigned to this one, and what lay there at the start.
+func (n *Node) followBacklog(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-n.caughtUp:
+	}
+	return n.follow(ctx, statedb.Backlog, "", func(batch statedb.Batch) error {
+		var ids []string
+		for _, c := range batch.Changes {
+			if !c.Deleted && !n.backlog.knows(c.ID, c.Rev) {
+				ids = append(ids, c.ID)
+			}
+		}
+		for len(ids) > 0 {
+			part := ids[:min(len(ids), backlogRead)]
+			ids = ids[len(part):]
+			documents, err := n.fetch(ctx, statedb.Backlog, part)
+			if err != nil {
+				return err
+			}
+			if err := n.trackDocuments(ctx, documents); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// backlogRead is how many entries of the backlog are read at once.
+const backlogRead = 200
+
+func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document) error {
+	faults := make([]error, len(documents))
+	assignees := make([]string, len(documents))
+	inParallel(len(documents), func(i int) {
+		if documents[i].Rev == "" {
+			return
+		}
+		var t *ledger.Transaction
+		if t, assignees[i], faults[i] = readBacklogDocument(documents[i]); faults[i] == nil {
+			_, faults[i] = n.check(t)
+		}
+	})
+	var refused []journal.Refusal
+	for i, d := range documents {
+		if d.Rev == "" {
+			continue
+		}
+		if faults[i] != nil {
+			refused = append(refused, journal.Refusal{TxID: d.ID, Reason: faults[i].Error()})
+			continue
+		}
+		status, _, err := n.state.TransactionStatus(d.ID)
+		if err != nil {
+			return err
+		}
+		if status == consensus.Valid {
+			n.effects.clear(d.ID)
+			continue
+		}
+		if n.backlog.track(d.ID, d.Rev, assignees[i]) && status == consensus.Undecided {
+			n.backlog.entered([]string{d.ID})
+		}
+	}
+	return n.refuse(ctx, refused)
+}

@@ -1,0 +1,159 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/indexes"
+	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// genesisID is the fixed id of the document that claims the first block. As it
+// is only ever created, of several nodes that start at once exactly one wins.
+const genesisID = "genesis"
+
+// ErrNotInitialized: the database has no genesis block.
+var ErrNotInitialized = errors.New("the database has no genesis block; run `bigchaindb init`")
+
+// Init creates the database, its tables and indexes and the genesis block,
+// whatever of them is missing. It reports whether it made the database. What a
+// crash left half done the next call completes.
+func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string) (created bool, err error) {
+	if created, err = db.Create(ctx); err != nil {
+		return false, fmt.Errorf("create the database: %w", err)
+	}
+	packaged := indexes.Packaged()
+	for _, table := range statedb.Tables {
+		if err := db.DeployIndexes(ctx, table, packaged[table]); err != nil {
+			return created, fmt.Errorf("deploy the indexes of %s: %w", table, err)
+		}
+	}
+	genesis, err := readGenesis(ctx, db)
+	if errors.Is(err, ErrNotInitialized) {
+		genesis, err = claimGenesis(ctx, db, key, membersOf(key.Public, keyring))
+	}
+	if err != nil {
+		return created, err
+	}
+	return created, ensureBlock(ctx, db, genesis)
+}
+
+func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, members []string) (*ledger.Block, error) {
+	t, err := ledger.NewGenesis(key)
+	if err != nil {
+		return nil, err
+	}
+	block := ledger.NewBlock(key, time.Now().Unix(), members, []*ledger.Transaction{t})
+	body := append(append([]byte(`{"genesis":`), block.Bytes()...), '}')
+	results, err := db.Write(ctx, statedb.Bigchain, []statedb.Write{{ID: genesisID, Body: body}})
+	if err == nil {
+		err = results[0].Err
+	}
+	if err != nil && !errors.Is(err, statedb.ErrConflict) {
+		return nil, fmt.Errorf("write the genesis block: %w", err)
+	}
+	return readGenesis(ctx, db)
+}
+
+// readGenesis returns the claimed first block, or ErrNotInitialized.
+func readGenesis(ctx context.Context, db statedb.DB) (*ledger.Block, error) {
+	documents, err := db.Get(ctx, statedb.Bigchain, []string{genesisID})
+	if err != nil {
+		return nil, fmt.Errorf("read the genesis block: %w", err)
+	}
+	if documents[0].Rev == "" {
+		return nil, ErrNotInitialized
+	}
+	fault := func(err error) (*ledger.Block, error) {
+		return nil, fmt.Errorf("the document %q in the bigchain table does not hold a genesis block: %w", genesisID, err)
+	}
+	tree, err := canonical.Parse(documents[0].Body)
+	if err != nil {
+		return fault(err)
+	}
+	inner, _ := tree.Get("genesis")
+	block, err := ledger.ParseBlock(inner.Bytes())
+	if err != nil {
+		return fault(err)
+	}
+	if err := block.Verify(); err != nil {
+		return fault(err)
+	}
+	if !block.IsGenesis() {
+		return fault(errors.New("its transaction is not a GENESIS"))
+	}
+	return block, nil
+}
+
+// ensureBlock writes a block under its id unless it is there.
+func ensureBlock(ctx context.Context, db statedb.DB, b *ledger.Block) error {
+	return ensureDocument(ctx, db, statedb.Bigchain, b.ID, b.Bytes())
+}
+
+// ensureDocument makes a document at a fixed id be body. What stands there
+// already is kept when it is the same; anything else is a stranger's garbage,
+// as the caller alone may write there, and is overwritten.
+func ensureDocument(ctx context.Context, db statedb.DB, table, id string, body []byte) error {
+	write := statedb.Write{ID: id, Body: body}
+	for {
+		results, err := db.Write(ctx, table, []statedb.Write{write})
+		if err != nil {
+			return err
+		}
+		if !errors.Is(results[0].Err, statedb.ErrConflict) {
+			return results[0].Err
+		}
+		documents, err := db.Get(ctx, table, []string{id})
+		if err != nil {
+			return err
+		}
+		if sameJSON(documents[0].Body, body) {
+			return nil
+		}
+		write.Rev = documents[0].Rev
+	}
+}
+
+// sameJSON compares a document as a database gave it back with canonical bytes.
+func sameJSON(document, body []byte) bool {
+	if string(document) == string(body) {
+		return true
+	}
+	tree, err := canonical.Parse(document)
+	return err == nil && string(tree.Bytes()) == string(body)
+}
+
+// adoptGenesis makes the genesis block the first in the chainstate, or checks
+// that it is.
+func (n *Node) adoptGenesis() error {
+	switch known := n.state.Genesis(); known {
+	case n.genesis.ID:
+		return nil
+	case "":
+	default:
+		return fmt.Errorf("the local state belongs to another ledger: its genesis block is %s, the database's is %s; "+
+			"set state.path to an empty folder, or connect to the right database", known, n.genesis.ID)
+	}
+	if _, err := n.rules.CheckTransaction(n.genesis.Transactions[0]); err != nil {
+		return fmt.Errorf("the genesis block: %w", err)
+	}
+	u := n.state.Begin()
+	err := errors.Join(
+		u.SetGenesis(n.genesis.ID),
+		u.AddEpoch(chainstate.Epoch{From: n.genesis.Timestamp, Members: membersOf(n.genesis.NodePubkey, n.genesis.Voters)}),
+	)
+	if err == nil {
+		_, err = u.AddBlock(n.genesis, 0, consensus.Valid)
+	}
+	if err != nil {
+		u.Discard()
+		return err
+	}
+	return u.Commit()
+}

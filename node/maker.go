@@ -1,0 +1,438 @@
+package node
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/journal"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// How blocks are closed.
+const (
+	// maxOpenBlocks is how many of its own blocks a node has undecided at once.
+	maxOpenBlocks = 4
+	// linger is how long the block stage waits for more transactions while
+	// another block of this node's is on its way. An idle node does not wait.
+	linger = 15 * time.Millisecond
+)
+
+// maker is the block stage: it puts transactions assigned to this node into
+// blocks.
+type maker struct {
+	n        *Node
+	maxBytes int                // of one block's transactions
+	out      chan *ledger.Block // to the block writer
+	closed   chan struct{}      // one token when a block was decided
+
+	mu       sync.Mutex
+	last     int64                       // timestamp of the last block
+	open     map[string]*ledger.Block    // own blocks that are not decided here
+	included map[string]string           // transaction → own open block
+	spent    map[ledger.OutputRef]string // output → transaction in an own open block
+}
+
+func newMaker(n *Node) *maker {
+	return &maker{
+		n: n, maxBytes: min(ledger.MaxBlockBytes, n.db.Limits().MaxDocumentBytes) - 2*ledger.BlockOverhead,
+		out: make(chan *ledger.Block, maxOpenBlocks), closed: make(chan struct{}, 1),
+		open: map[string]*ledger.Block{}, included: map[string]string{}, spent: map[ledger.OutputRef]string{},
+	}
+}
+
+// restore takes up the blocks that were signed before a crash and may not be
+// in the database. Until they are decided their transactions go into no other.
+func (m *maker) restore() error {
+	blocks, err := m.n.journal.Outbox()
+	if err != nil {
+		return err
+	}
+	m.out = make(chan *ledger.Block, maxOpenBlocks+len(blocks))
+	for _, b := range blocks {
+		status, err := m.n.state.BlockStatus(b.ID)
+		if err != nil {
+			return err
+		}
+		if status == consensus.Unknown || status == consensus.Undecided {
+			m.add(b)
+		}
+		m.out <- b
+	}
+	return nil
+}
+
+func (m *maker) add(b *ledger.Block) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last = max(m.last, b.Timestamp)
+	m.open[b.ID] = b
+	for _, t := range b.Transactions {
+		m.included[t.ID] = b.ID
+		for _, ref := range t.Spends() {
+			m.spent[ref] = t.ID
+		}
+	}
+}
+
+// own returns an own block that is not decided yet, nil for any other.
+func (m *maker) own(id string) *ledger.Block {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.open[id]
+}
+
+// decided takes a block off the open ones and returns it, nil if it was not.
+func (m *maker) decided(id string) *ledger.Block {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	b := m.open[id]
+	if b == nil {
+		return nil
+	}
+	delete(m.open, id)
+	for _, t := range b.Transactions {
+		if m.included[t.ID] == id {
+			delete(m.included, t.ID)
+		}
+		for _, ref := range t.Spends() {
+			if m.spent[ref] == t.ID {
+				delete(m.spent, ref)
+			}
+		}
+	}
+	select {
+	case m.closed <- struct{}{}:
+	default:
+	}
+	return b
+}
+
+func (m *maker) openCount() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.open)
+}
+
+func (m *maker) lastTimestamp() int64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.last
+}
+
+func (m *maker) idle() bool { return m.openCount() == 0 }
+
+// spenders lists the transaction of an own open block that spends an output.
+func (m *maker) spenders(ref ledger.OutputRef) []string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if tx, ok := m.spent[ref]; ok {
+		return []string{tx}
+	}
+	return nil
+}
+
+// run makes blocks, once the node has caught up.
+func (m *maker) run(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-m.n.caughtUp:
+	}
+	for m.awaitWork(ctx) {
+		taken := m.n.backlog.take(ledger.MaxBlockTransactions, m.maxBytes)
+		if len(taken) == 0 {
+			continue
+		}
+		if err := m.make(ctx, taken); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// awaitWork returns when a block should be made, or false when ctx ends.
+func (m *maker) awaitWork(ctx context.Context) bool {
+	for m.n.backlog.ready() == 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-m.n.backlog.wake:
+		}
+	}
+	if !m.idle() {
+		timer := time.NewTimer(linger)
+		defer timer.Stop()
+		for waiting := true; waiting && m.n.backlog.ready() < ledger.MaxBlockTransactions && !m.idle(); {
+			select {
+			case <-ctx.Done():
+				return false
+			case <-timer.C:
+				waiting = false
+			case <-m.n.backlog.wake:
+			case <-m.closed:
+			}
+		}
+	}
+	for m.openCount() >= maxOpenBlocks {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-m.closed:
+		}
+	}
+	return ctx.Err() == nil
+}
+
+// make puts entries into one block, in order, as far as they hold now.
+func (m *maker) make(ctx context.Context, entries []*entry) error {
+	bodies, err := m.load(ctx, entries)
+	if err != nil {
+		m.n.backlog.giveBack(entries)
+		return nil // ctx ended; the entries are in the database
+	}
+	epoch, timestamp := m.epoch()
+	if !epoch.Has(m.n.key.Public) {
+		m.n.backlog.giveBack(entries)
+		return m.awaitMembership(ctx)
+	}
+	draft := &draft{m: m, spent: map[ledger.OutputRef]string{}}
+	size := len(epoch.Members) * 50
+	for i, e := range entries {
+		t := bodies[i]
+		if t == nil {
+			m.n.backlog.forget([]string{e.id}) // removed from the backlog meanwhile
+			continue
+		}
+		if size += len(t.Bytes()) + 1; size > m.maxBytes && len(draft.block) > 0 {
+			m.n.backlog.giveBack(entries[i:])
+			break
+		}
+		if err := draft.add(e, t); err != nil {
+			return err
+		}
+	}
+	if err := m.n.refuse(ctx, draft.refused); err != nil {
+		return err
+	}
+	if len(draft.block) == 0 {
+		return nil
+	}
+	block := ledger.NewBlock(m.n.key, timestamp, epoch.Members, draft.block)
+	if err := m.n.journal.PutBlock(block); err != nil {
+		return err
+	}
+	m.add(block)
+	m.n.backlog.entered(idsOf(block))
+	m.n.metrics.blocks.Inc()
+	m.out <- block // has room for every open block
+	return nil
+}
+
+// awaitMembership waits a moment for the federation to include this node.
+func (m *maker) awaitMembership(ctx context.Context) error {
+	sleep(ctx, time.Second)
+	return nil
+}
+
+// epoch returns the federation for a new block, and the block's timestamp,
+// which never goes back though the clock may.
+func (m *maker) epoch() (chainstate.Epoch, int64) {
+	m.mu.Lock()
+	now := max(time.Now().Unix(), m.last, m.n.genesis.Timestamp)
+	m.mu.Unlock()
+	e, _ := m.n.state.EpochAt(now) // the first epoch began with the genesis block
+	return e, now
+}
+
+// load returns the entries' transactions, nil for those that are gone, reading
+// those that are not in memory in one round trip.
+func (m *maker) load(ctx context.Context, entries []*entry) ([]*ledger.Transaction, error) {
+	list := make([]*ledger.Transaction, len(entries))
+	var missing []string
+	at := map[string]int{}
+	for i, e := range entries {
+		if list[i] = e.tx; e.tx == nil {
+			missing = append(missing, e.id)
+			at[e.id] = i
+		}
+	}
+	if len(missing) == 0 {
+		return list, nil
+	}
+	var documents []statedb.Document
+	err := m.n.retry(ctx, "block", func() (err error) {
+		documents, err = m.n.db.Get(ctx, statedb.Backlog, missing)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	inParallel(len(documents), func(i int) {
+		if documents[i].Rev == "" {
+			return
+		}
+		t, _, err := readBacklogDocument(documents[i])
+		if err != nil {
+			return // the backlog feed refuses what it cannot read
+		}
+		if _, err := m.n.check(t); err == nil {
+			t.Compact()
+			list[at[missing[i]]] = t
+		}
+	})
+	return list, nil
+}
+
+// draft is a block in the making.
+type draft struct {
+	m       *maker
+	block   []*ledger.Transaction
+	spent   map[ledger.OutputRef]string
+	refused []journal.Refusal
+}
+
+// add puts a transaction into the block, or sees to what else becomes of it.
+func (d *draft) add(e *entry, t *ledger.Transaction) error {
+	n := d.m.n
+	status, _, err := n.state.TransactionStatus(t.ID)
+	switch {
+	case err != nil:
+		return err
+	case status == consensus.Valid:
+		n.backlog.decided([]string{t.ID})
+		n.effects.clear(t.ID)
+		return nil
+	case status == consensus.Undecided || d.m.includes(t.ID):
+		n.backlog.entered([]string{t.ID})
+		return nil
+	}
+	proof, err := n.check(t)
+	if err == nil {
+		err = n.rules.CheckSpends(t, proof, n.liveView(d.spenders))
+	}
+	if err == nil {
+		d.block = append(d.block, t)
+		for _, ref := range t.Spends() {
+			d.spent[ref] = t.ID
+		}
+		return nil
+	}
+	invalid, ok := asInvalid(err)
+	if !ok {
+		return err
+	}
+	if on, err := n.lagsBehind(t, invalid, d.spenders); err != nil || on != "" {
+		if err == nil {
+			n.backlog.wait(e, on, func() bool { return !n.isDecided(on) })
+		}
+		return err
+	}
+	d.refused = append(d.refused, journal.Refusal{TxID: t.ID, Reason: invalid.Error()})
+	return nil
+}
+
+func (d *draft) spenders(ref ledger.OutputRef) []string {
+	by := d.m.spenders(ref)
+	if tx, ok := d.spent[ref]; ok {
+		by = append(by, tx)
+	}
+	return by
+}
+
+func (m *maker) includes(tx string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.included[tx] != ""
+}
+
+// lagsBehind tells whether a fault may pass, and the transaction whose
+// decision it waits for; "" when it is there for good. An input that is not
+// decided, or not here yet, may become valid; a spend in a block that is not
+// decided may come to nothing.
+func (n *Node) lagsBehind(t *ledger.Transaction, invalid *ledger.ValidationError, extra func(ledger.OutputRef) []string) (string, error) {
+	for _, ref := range t.Spends() {
+		output, spends, err := n.state.Output(ref)
+		if err != nil {
+			return "", err
+		}
+		switch invalid.Kind {
+		case ledger.TransactionNotInValidBlock:
+			if output.Status == consensus.Undecided {
+				return ref.TxID, nil
+			}
+		case ledger.InputDoesNotExist:
+			if output.Status != consensus.Unknown {
+				continue
+			}
+			// The transaction may be there though it has no such output.
+			if status, _, err := n.state.TransactionStatus(ref.TxID); err != nil || status == consensus.Unknown {
+				return ref.TxID, err
+			}
+		case ledger.DoubleSpend:
+			on, final := "", false
+			for _, s := range spends {
+				status, err := n.state.BlockStatus(s.BlockID)
+				if err != nil {
+					return "", err
+				}
+				final = final || status == consensus.Valid && s.TxID != t.ID
+				if s.TxID != t.ID {
+					on = s.TxID
+				}
+			}
+			for _, tx := range extra(ref) {
+				if tx != t.ID {
+					on = tx
+				}
+			}
+			if final {
+				return "", nil
+			}
+			if on != "" {
+				return on, nil
+			}
+		}
+	}
+	return "", nil
+}
+
+// isDecided reports whether a transaction is valid, or in no block at all, so
+// that there is nothing to wait for.
+func (n *Node) isDecided(tx string) bool {
+	status, _, err := n.state.TransactionStatus(tx)
+	return err == nil && status == consensus.Valid
+}
+
+// write is the block writer: it brings own blocks into the database, in order,
+// and keeps each in the outbox until exactly its bytes are there.
+func (m *maker) write(ctx context.Context) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case b := <-m.out:
+			err := m.n.retry(ctx, "block writer", func() error {
+				return ensureBlock(ctx, m.n.db, b)
+			})
+			if err != nil {
+				return fmt.Errorf("write block %s: %w", b.ID, err)
+			}
+			if err := m.n.journal.DropBlock(b.ID); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func idsOf(b *ledger.Block) []string {
+	ids := make([]string, len(b.Transactions))
+	for i, t := range b.Transactions {
+		ids[i] = t.ID
+	}
+	return ids
+}

@@ -1,0 +1,34 @@
+package node
+
+import "github.com/prometheus/client_golang/prometheus"
+
+// metrics are what a node counts of itself.
+type metrics struct {
+	accepted, refused, blocks, votes, valid, reassigned, faults prometheus.Counter
+}
+
+func newMetrics(n *Node, registry prometheus.Registerer) *metrics {
+	var all []prometheus.Collector
+	counter := func(name, help string) prometheus.Counter {
+		c := prometheus.NewCounter(prometheus.CounterOpts{Namespace: "couchledger", Name: name, Help: help})
+		all = append(all, c)
+		return c
+	}
+	m := &metrics{
+		accepted:   counter("transactions_accepted_total", "Transactions that this node put into the backlog."),
+		refused:    counter("transactions_refused_total", "Transactions refused after they had been accepted."),
+		blocks:     counter("blocks_made_total", "Blocks that this node made."),
+		votes:      counter("votes_given_total", "Votes that this node gave."),
+		valid:      counter("transactions_valid_total", "Transactions that became valid while this node ran."),
+		reassigned: counter("backlog_reassigned_total", "Backlog entries that this node took from an assignee that was too slow."),
+		faults:     counter("faults_total", "Documents by strangers, liars or broken nodes."),
+	}
+	all = append(all, prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: "couchledger", Name: "backlog_entries", Help: "Undecided transactions that this node tracks."},
+		func() float64 { return float64(n.backlog.len()) },
+	))
+	if registry != nil {
+		registry.MustRegister(all...)
+	}
+	return m
+}

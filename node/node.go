@@ -1,0 +1,292 @@
+// Package node runs a ledger node: what clients post goes to the backlog, from
+// there into blocks, is voted on, decided, and streamed.
+//
+// Data flows one way. Blocks and votes in the shared database are the only
+// truth; the node follows their feeds, checks every signature for itself, and
+// keeps its own view in package chainstate. What it must not forget stands in
+// package journal.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/journal"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// Defaults of Options.
+const (
+	// DefaultReassignDelay is how long an entry of the backlog may lie with
+	// one node before the next one takes it.
+	DefaultReassignDelay = 120 * time.Second
+	// DrainTime is how long a node that is told to stop keeps working on what
+	// it has accepted.
+	DrainTime = 10 * time.Second
+)
+
+// Folders under Options.StatePath.
+const (
+	chainstateFolder = "chainstate"
+	journalFolder    = "journal"
+)
+
+// Options say how a node runs. DB, StatePath and Key must be set.
+type Options struct {
+	DB        statedb.DB
+	StatePath string // a folder for chainstate and journal
+	Key       ledger.KeyPair
+	Keyring   []string // public keys of the other members; one's own is tolerated
+	Rules     consensus.Rules
+	// ReassignDelay is how long an entry of the backlog may lie with one node
+	// before the next one takes it.
+	ReassignDelay time.Duration
+	Logger        *slog.Logger
+	Registry      prometheus.Registerer // nil: metrics are counted for nobody
+	FS            vfs.FS                // nil: the machine's own file system
+}
+
+// Node is a ledger node. Make one with Open, then call Run.
+type Node struct {
+	db      statedb.DB
+	key     ledger.KeyPair
+	members []string // by configuration: keyring and self, sorted
+	rules   consensus.Rules
+	delay   time.Duration
+	log     *slog.Logger
+	metrics *metrics
+
+	state   *chainstate.State
+	journal *journal.Journal
+	genesis *ledger.Block
+
+	proofs  proofCache
+	backlog *backlog
+	posts   chan *entry // to the backlog writer
+	events  chan event  // from the feeds to the ledger loop
+	maker   *maker
+	voter   *voter
+	effects *effects
+	hub     *hub
+	waiters waiters
+
+	caughtUp  chan struct{} // closed once both feeds have been read to their heads
+	stopping  atomic.Bool
+	troubleMu sync.Mutex
+	trouble   map[string]error // by task: what it is retrying just now
+}
+
+// Open prepares a node on a database that Init has prepared. It reads the
+// local state and checks that it belongs to this ledger.
+func Open(ctx context.Context, o Options) (*Node, error) {
+	if o.ReassignDelay <= 0 {
+		o.ReassignDelay = DefaultReassignDelay
+	}
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Rules == nil {
+		rules, err := consensus.Lookup("")
+		if err != nil {
+			return nil, err
+		}
+		o.Rules = rules
+	}
+	n := &Node{
+		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, log: o.Logger,
+		members:  membersOf(o.Key.Public, o.Keyring),
+		posts:    make(chan *entry, maxWaiting),
+		events:   make(chan event, eventQueue),
+		caughtUp: make(chan struct{}),
+		trouble:  map[string]error{},
+	}
+	var err error
+	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
+		return nil, err
+	}
+	if n.state, err = chainstate.Open(filepath.Join(o.StatePath, chainstateFolder), o.FS); err != nil {
+		return nil, err
+	}
+	if n.journal, err = journal.Open(filepath.Join(o.StatePath, journalFolder), o.Key.Public, o.FS); err != nil {
+		return nil, errors.Join(err, n.state.Close())
+	}
+	n.backlog = newBacklog(n)
+	n.maker = newMaker(n)
+	n.voter = newVoter(n)
+	n.effects = newEffects(n)
+	n.hub = newHub()
+	n.metrics = newMetrics(n, o.Registry)
+	if err := n.adoptGenesis(); err != nil {
+		return nil, errors.Join(err, n.close())
+	}
+	return n, nil
+}
+
+func (n *Node) close() error { return errors.Join(n.state.Close(), n.journal.Close()) }
+
+func membersOf(self string, keyring []string) []string {
+	members := append(slices.Clone(keyring), self)
+	slices.Sort(members)
+	return slices.Compact(members)
+}
+
+// Run works until ctx ends, then finishes what it has accepted, for DrainTime
+// at most, and closes the local state. The error is nil after such a stop.
+func (n *Node) Run(ctx context.Context) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	if err := n.maker.restore(); err != nil {
+		return errors.Join(err, n.close())
+	}
+	if err := n.voter.restore(); err != nil {
+		return errors.Join(err, n.close())
+	}
+	tasks := map[string]func(context.Context) error{
+		"bigchain feed":  n.followBlocks,
+		"votes feed":     n.followVotes,
+		"ledger":         n.runLedger,
+		"backlog writer": n.writePosts,
+		"backlog feed":   n.followBacklog,
+		"block":          n.maker.run,
+		"block writer":   n.maker.write,
+		"vote writer":    n.voter.write,
+		"effects":        n.effects.run,
+		"stale":          n.watchStale,
+		"federation":     n.tendFederation,
+	}
+	var group sync.WaitGroup
+	failed := make(chan error, len(tasks))
+	for name, task := range tasks {
+		group.Go(func() {
+			if err := task(work); err != nil && work.Err() == nil {
+				failed <- fmt.Errorf("%s: %w", name, err)
+			}
+		})
+	}
+	var err error
+	select {
+	case err = <-failed:
+		n.stopping.Store(true)
+	case <-ctx.Done():
+		n.stopping.Store(true)
+		n.drain()
+	}
+	cancel()
+	group.Wait()
+	n.hub.close()
+	return errors.Join(err, n.close())
+}
+
+// drain waits until what was accepted is decided.
+func (n *Node) drain() {
+	deadline := time.NewTimer(DrainTime)
+	defer deadline.Stop()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !n.backlog.idle() || !n.maker.idle() || !n.effects.idle() {
+		select {
+		case <-deadline.C:
+			n.log.Warn("stopping with undecided transactions; they stay in the backlog", "waiting", n.backlog.len())
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// isCaughtUp reports whether both feeds have been read to their heads.
+func (n *Node) isCaughtUp() bool {
+	select {
+	case <-n.caughtUp:
+		return true
+	default:
+		return false
+	}
+}
+
+// Times between two attempts at what failed.
+const (
+	firstRetry = 50 * time.Millisecond
+	lastRetry  = 10 * time.Second
+)
+
+// retry does a thing until it succeeds or ctx ends. The first failure and the
+// recovery are told in the log once; in between the node counts as degraded.
+func (n *Node) retry(ctx context.Context, task string, do func() error) error {
+	wait := firstRetry
+	for {
+		err := do()
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		n.setTrouble(task, err)
+		if err == nil || errors.Is(err, statedb.ErrClosed) {
+			return err
+		}
+		if !sleep(ctx, wait) {
+			return ctx.Err()
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+// setTrouble records that a task fails, or with nil that it works again.
+func (n *Node) setTrouble(task string, err error) {
+	n.troubleMu.Lock()
+	defer n.troubleMu.Unlock()
+	before, failing := n.trouble[task]
+	switch {
+	case err != nil && !failing:
+		n.log.Warn("the database fails; trying again until it works", "component", task, "error", err)
+		n.trouble[task] = err
+	case err != nil:
+		n.trouble[task] = err
+	case failing:
+		n.log.Info("the database works again", "component", task, "was", before)
+		delete(n.trouble, task)
+	}
+}
+
+// Ready returns nil when the database is reached and the node has caught up
+// with it, else what is missing.
+func (n *Node) Ready() error {
+	if n.stopping.Load() {
+		return fmt.Errorf("%w: it is stopping", ErrNotReady)
+	}
+	n.troubleMu.Lock()
+	for task, err := range n.trouble {
+		n.troubleMu.Unlock()
+		return fmt.Errorf("%w: %s: %w", ErrNotReady, task, err)
+	}
+	n.troubleMu.Unlock()
+	if !n.isCaughtUp() {
+		return fmt.Errorf("%w: it is catching up with the ledger", ErrNotReady)
+	}
+	return nil
+}
+
+// RetryAfter is how long a client should wait before it posts again.
+func (n *Node) RetryAfter() time.Duration { return time.Second }
+
+func sleep(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}

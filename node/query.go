@@ -1,0 +1,257 @@
+package node
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+var _ API = (*Node)(nil)
+
+// PublicKey is the node's own key.
+func (n *Node) PublicKey() string { return n.key.Public }
+
+// Keyring lists the keys of the other members, by configuration.
+func (n *Node) Keyring() []string {
+	return slices.DeleteFunc(slices.Clone(n.members), func(k string) bool { return k == n.key.Public })
+}
+
+// Rules is the name of the rules in force.
+func (n *Node) Rules() string { return n.rules.Name() }
+
+// Transaction returns the canonical body of a transaction in a valid block.
+func (n *Node) Transaction(ctx context.Context, txID string) ([]byte, error) {
+	status, block, err := n.state.TransactionStatus(txID)
+	if err != nil {
+		return nil, err
+	}
+	if status != consensus.Valid {
+		return nil, ErrNotFound
+	}
+	bodies, err := n.bodies(ctx, []chainstate.AssetEntry{{TxID: txID, BlockID: block}})
+	if err != nil {
+		return nil, err
+	}
+	return bodies[0], nil
+}
+
+// bodies reads valid transactions from the table for queries in one round
+// trip. What is not there yet, or is not what was signed, comes out of its block.
+func (n *Node) bodies(ctx context.Context, entries []chainstate.AssetEntry) ([][]byte, error) {
+	ids := make([]string, len(entries))
+	for i, e := range entries {
+		ids[i] = e.TxID
+	}
+	documents, err := n.db.Get(ctx, statedb.Transactions, ids)
+	if err != nil {
+		return nil, err
+	}
+	bodies := make([][]byte, len(entries))
+	blocks := map[string]*ledger.Block{} // of one page, a few at most
+	for i, e := range entries {
+		if bodies[i] = transactionBody(documents[i]); bodies[i] != nil {
+			digest, err := n.state.TransactionDigest(e.TxID)
+			if err != nil {
+				return nil, err
+			}
+			if digest == sha256.Sum256(bodies[i]) {
+				continue
+			}
+		}
+		if bodies[i], err = n.bodyFromBlock(ctx, e, blocks); err != nil {
+			return nil, err
+		}
+	}
+	return bodies, nil
+}
+
+func (n *Node) bodyFromBlock(ctx context.Context, e chainstate.AssetEntry, blocks map[string]*ledger.Block) ([]byte, error) {
+	block := blocks[e.BlockID]
+	if block == nil {
+		documents, err := n.db.Get(ctx, statedb.Bigchain, []string{e.BlockID})
+		if err != nil {
+			return nil, err
+		}
+		if block, err = soundBlock(documents[0]); err != nil {
+			return nil, err
+		}
+		blocks[e.BlockID] = block
+	}
+	for _, t := range block.Transactions {
+		if t.ID == e.TxID {
+			return t.Bytes(), nil
+		}
+	}
+	return nil, ErrNotFound
+}
+
+// soundBlock reads a block that the chainstate knows.
+func soundBlock(d statedb.Document) (*ledger.Block, error) {
+	if d.Rev == "" {
+		return nil, fmt.Errorf("block %s is gone from the database", d.ID)
+	}
+	b, err := ledger.ParseBlock(d.Body)
+	if err == nil && b.ID != d.ID {
+		err = errors.New("it holds another block")
+	}
+	if err == nil {
+		err = b.Verify()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("block %s was changed in the database: %w", d.ID, err)
+	}
+	return b, nil
+}
+
+// transactionBody takes block_id off a document of the transactions table and
+// returns the rest in canonical form, nil when there is no such document.
+func transactionBody(d statedb.Document) []byte {
+	const suffix = len(`,"block_id":""}`) + 64
+	if end := len(d.Body) - suffix; end > 0 && string(d.Body[end:end+13]) == `,"block_id":"` {
+		return append(d.Body[:end:end], '}') // as this node wrote it
+	}
+	tree, err := canonical.Parse(d.Body)
+	if err != nil {
+		return nil
+	}
+	return tree.Without("block_id").Bytes()
+}
+
+// TransactionStatus gives a transaction's status: "valid", "undecided" or
+// "backlog", else ErrNotFound, or a *RefusedError with the reason.
+func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, error) {
+	status, _, err := n.state.TransactionStatus(txID)
+	if err != nil || status != consensus.Unknown {
+		return status.String(), err
+	}
+	const waits = "backlog"
+	if n.backlog.has(txID) {
+		return waits, nil
+	}
+	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
+		return "", errors.Join(err, &RefusedError{Reason: reason})
+	}
+	documents, err := n.db.Get(ctx, statedb.Backlog, []string{txID})
+	if err != nil {
+		return "", err
+	}
+	if documents[0].Rev != "" {
+		return waits, nil
+	}
+	// It may have left the backlog between the two looks.
+	if status, _, err = n.state.TransactionStatus(txID); err != nil || status != consensus.Unknown {
+		return status.String(), err
+	}
+	return "", ErrNotFound
+}
+
+// BlockStatus gives a block's status: "valid", "undecided" or "invalid".
+func (n *Node) BlockStatus(_ context.Context, blockID string) (string, error) {
+	status, err := n.state.BlockStatus(blockID)
+	if err == nil && status == consensus.Unknown {
+		err = ErrNotFound
+	}
+	return status.String(), err
+}
+
+// Block returns a block's canonical form, whatever its status.
+func (n *Node) Block(ctx context.Context, blockID string) ([]byte, error) {
+	if _, err := n.BlockStatus(ctx, blockID); err != nil {
+		return nil, err
+	}
+	documents, err := n.db.Get(ctx, statedb.Bigchain, []string{blockID})
+	if err != nil {
+		return nil, err
+	}
+	b, err := soundBlock(documents[0])
+	if err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+// AssetTransactions lists the bodies of an asset's valid transactions in the
+// order they became valid.
+func (n *Node) AssetTransactions(ctx context.Context, assetID string, operation ledger.Operation, p Page) ([][]byte, string, error) {
+	if operation == ledger.Create {
+		p.Limit = 1 // it is the first, and there is no other
+	}
+	entries, next, err := n.state.AssetTransactions(assetID, operation, p.Cursor, p.Limit)
+	if operation == ledger.Create {
+		next = ""
+	}
+	if err != nil || len(entries) == 0 {
+		return nil, next, badCursor(err)
+	}
+	bodies, err := n.bodies(ctx, entries)
+	return bodies, next, err
+}
+
+func badCursor(err error) error {
+	if errors.Is(err, chainstate.ErrBadCursor) {
+		return ErrBadCursor
+	}
+	return err
+}
+
+// Outputs lists the outputs that name a public key.
+func (n *Node) Outputs(_ context.Context, publicKey string, unspent bool, p Page) ([]ledger.OutputRef, string, error) {
+	refs, next, err := n.state.Outputs(publicKey, unspent, p.Cursor, p.Limit)
+	return refs, next, badCursor(err)
+}
+
+// BlocksWith lists the ids of blocks that hold a transaction.
+func (n *Node) BlocksWith(_ context.Context, txID string, status string, p Page) ([]string, string, error) {
+	all, err := n.state.BlocksWith(txID)
+	if err != nil {
+		return nil, "", err
+	}
+	start := 0
+	if p.Cursor != "" {
+		if start, err = strconv.Atoi(p.Cursor); err != nil || start < 0 {
+			return nil, "", ErrBadCursor
+		}
+	}
+	var ids []string
+	for i := start; i < len(all); i++ {
+		if len(ids) == p.Limit {
+			return ids, strconv.Itoa(i), nil
+		}
+		if status == "" || all[i].Status.String() == status {
+			ids = append(ids, all[i].ID)
+		}
+	}
+	return ids, "", nil
+}
+
+// Votes lists the canonical forms of all votes on a block, sound or not.
+func (n *Node) Votes(ctx context.Context, blockID string, p Page) ([][]byte, string, error) {
+	page, err := n.db.Range(ctx, statedb.Votes, statedb.Range{
+		Start: ledger.VoteID(blockID, ""), End: blockID + ";", Limit: p.Limit, Bookmark: p.Cursor,
+	})
+	if errors.Is(err, statedb.ErrBadBookmark) {
+		err = ErrBadCursor
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	votes := make([][]byte, 0, len(page.Documents))
+	for _, d := range page.Documents {
+		tree, err := canonical.Parse(d.Body)
+		if err != nil {
+			return nil, "", fmt.Errorf("vote %s: %w", d.ID, err)
+		}
+		votes = append(votes, tree.Bytes())
+	}
+	return votes, page.Bookmark, nil
+}

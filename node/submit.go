@@ -1,0 +1,195 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// Submit validates a posted transaction and puts it into the backlog. It
+// returns when that is durable. Errors are *canonical.SyntaxError,
+// *ledger.ValidationError, ErrBusy, ErrNotReady, or the database's.
+func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, error) {
+	t, err := ledger.ParseTransaction(body)
+	if err != nil {
+		return nil, err
+	}
+	if t.Operation == ledger.Genesis {
+		return nil, ledger.Invalid(ledger.SchemaValidationError, "operation: a GENESIS stands only in a ledger's first block")
+	}
+	if err := n.db.Check(t.Value()); err != nil {
+		return nil, ledger.Invalid(ledger.SchemaValidationError, "%v", err)
+	}
+	proof, err := n.check(t)
+	if err != nil {
+		return nil, err
+	}
+	t.Compact()
+	if n.stopping.Load() || !n.isCaughtUp() {
+		return nil, n.Ready()
+	}
+	status, _, err := n.state.TransactionStatus(t.ID)
+	if err != nil || status != consensus.Unknown {
+		return t, err
+	}
+	if err := n.rules.CheckSpends(t, proof, n.liveView(nil)); err != nil {
+		return nil, err
+	}
+	e, known, err := n.backlog.admit(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if !known {
+		n.posts <- e // has room for all that admit lets through
+	}
+	if e.done == nil {
+		return t, nil // it came from the database, so it is there
+	}
+	select {
+	case <-e.done:
+		return t, e.err
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// liveView is the ledger as a new transaction sees it: every output that a
+// transaction in a valid or undecided block spends is spent. extra tells of
+// spends that no block which has arrived shows yet; it may be nil.
+func (n *Node) liveView(extra func(ledger.OutputRef) []string) consensus.View {
+	return viewFunc(func(ref ledger.OutputRef) (consensus.Output, error) {
+		output, spends, err := n.state.Output(ref)
+		for _, s := range spends {
+			output.SpentBy = append(output.SpentBy, s.TxID)
+		}
+		if extra != nil {
+			output.SpentBy = append(output.SpentBy, extra(ref)...)
+		}
+		return output, err
+	})
+}
+
+type viewFunc func(ledger.OutputRef) (consensus.Output, error)
+
+func (f viewFunc) Output(ref ledger.OutputRef) (consensus.Output, error) { return f(ref) }
+
+// maxPostBatchBytes bounds one write of the backlog writer.
+const maxPostBatchBytes = 4 << 20
+
+// writePosts is the backlog writer: it writes all posts that wait in one batch.
+func (n *Node) writePosts(ctx context.Context) error {
+	most := n.db.Limits().MaxBatch
+	for {
+		var batch []*entry
+		select {
+		case <-ctx.Done():
+			return nil
+		case e := <-n.posts:
+			batch = append(batch, e)
+		}
+		for size := 0; len(batch) < most && size < maxPostBatchBytes; {
+			select {
+			case e := <-n.posts:
+				batch = append(batch, e)
+				size += len(e.tx.Bytes())
+				continue
+			default:
+			}
+			break
+		}
+		n.writeBatch(ctx, batch)
+	}
+}
+
+func (n *Node) writeBatch(ctx context.Context, batch []*entry) {
+	members := n.federation().Members
+	now := time.Now().Unix()
+	writes := make([]statedb.Write, len(batch))
+	assignees := make([]string, len(batch))
+	for i, e := range batch {
+		assignees[i] = assigneeOf(members, e.tx)
+		writes[i] = statedb.Write{ID: e.id, Body: backlogDocument(e.tx, assignees[i], now)}
+	}
+	results, err := n.db.Write(ctx, statedb.Backlog, writes)
+	n.setTrouble("backlog writer", err)
+	for i, e := range batch {
+		if err != nil {
+			n.backlog.written(e, "", "", err)
+			continue
+		}
+		rev, assignee, err := results[i].Rev, assignees[i], results[i].Err
+		switch {
+		case errors.Is(err, statedb.ErrConflict):
+			rev, assignee, err = n.takeOver(ctx, writes[i], assignee)
+		case errors.Is(err, statedb.ErrTooLarge):
+			err = ledger.Invalid(ledger.SchemaValidationError, "the transaction is larger than the database takes")
+		}
+		n.backlog.written(e, rev, assignee, err)
+	}
+	n.metrics.accepted.Add(float64(len(batch)))
+}
+
+// takeOver resolves a conflict in the backlog. An entry of the same
+// transaction is as good as ours; garbage under its id is overwritten.
+func (n *Node) takeOver(ctx context.Context, w statedb.Write, assignee string) (string, string, error) {
+	for {
+		documents, err := n.db.Get(ctx, statedb.Backlog, []string{w.ID})
+		if err != nil {
+			return "", "", err
+		}
+		d := documents[0]
+		if d.Rev != "" {
+			if t, theirs, err := readBacklogDocument(d); err == nil && t.ID == w.ID {
+				if _, err := n.check(t); err == nil {
+					return d.Rev, theirs, nil
+				}
+			}
+		}
+		w.Rev = d.Rev
+		results, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{w})
+		if err != nil {
+			return "", "", err
+		}
+		if !errors.Is(results[0].Err, statedb.ErrConflict) {
+			return results[0].Rev, assignee, results[0].Err
+		}
+	}
+}
+
+// backlogDocument is a transaction's fields with the two of the backlog.
+func backlogDocument(t *ledger.Transaction, assignee string, now int64) []byte {
+	body := t.Bytes()
+	d := make([]byte, 0, len(body)+128)
+	d = append(d, body[:len(body)-1]...)
+	d = append(d, `,"assignee":`...)
+	d = canonical.AppendString(d, assignee)
+	d = append(d, `,"assignment_timestamp":`...)
+	d = strconv.AppendInt(d, now, 10)
+	return append(d, '}')
+}
+
+func readBacklogDocument(d statedb.Document) (t *ledger.Transaction, assignee string, err error) {
+	tree, err := canonical.ParseDepth(d.Body, ledger.MaxDepth)
+	if err != nil {
+		return nil, "", err
+	}
+	a, _ := tree.Get("assignee")
+	if tree.Kind() != canonical.Object {
+		return nil, "", fmt.Errorf("backlog entry %.70q is not an object", d.ID)
+	}
+	t, err = ledger.TransactionFromValue(tree.Without("assignee", "assignment_timestamp"))
+	if err == nil && t.ID != d.ID {
+		err = fmt.Errorf("backlog entry %.70q holds transaction %s", d.ID, t.ID)
+	}
+	if err == nil && t.Operation == ledger.Genesis {
+		err = fmt.Errorf("backlog entry %.70q is a GENESIS", d.ID)
+	}
+	return t, a.Text(), err
+}
