@@ -37,7 +37,8 @@ type Options struct {
 	// Logger gets the storage engine's messages: progress at debug level,
 	// trouble as warnings and errors. Nil drops them.
 	Logger *slog.Logger
-	// CacheBytes is for blocks read from disk; 0 means 32 MB.
+	// CacheBytes is for blocks read from disk; 0 means 48 MB. The memory tables
+	// take up to 48 MB more.
 	CacheBytes int64
 
 	fs vfs.FS // of tests; nil is the disk

@@ -171,6 +171,7 @@ type finder struct {
 	*query
 	t        *table
 	snapshot *pebble.Snapshot
+	lookup   *lookup // of the documents that an index names
 	limit    int
 
 	prefix  []byte // of all keys of the index or of the documents
@@ -217,6 +218,12 @@ func (f *finder) run(ctx context.Context) error {
 		return unavailable(err)
 	}
 	defer iter.Close()
+	if f.index != nil {
+		if f.lookup, err = newLookup(f.snapshot, f.t.code); err != nil {
+			return err
+		}
+		defer f.lookup.close()
+	}
 	start, next := iter.First, iter.Next
 	if f.plan.Reverse {
 		start, next = iter.Last, iter.Prev
@@ -264,7 +271,11 @@ func (f *finder) bookmark() {
 // unless only looking ahead.
 func (f *finder) row(iter *pebble.Iterator, looking bool) (found bool, err error) {
 	if f.index == nil {
-		return f.document(string(iter.Key()[idOffset:]), iter.Value(), looking)
+		r, err := readRecord(iter.Value())
+		if err != nil || r.deleted {
+			return false, err
+		}
+		return f.document(string(iter.Key()[idOffset:]), r, looking)
 	}
 	id := iter.Key()[indexOffset:]
 	for range f.index.paths {
@@ -276,19 +287,17 @@ func (f *finder) row(iter *pebble.Iterator, looking bool) (found bool, err error
 	if looking && f.plan.Residual == nil {
 		return true, nil
 	}
-	value, closer, err := f.snapshot.Get(appendDocumentKey(nil, f.t.code, string(id)))
-	if err != nil {
-		return false, unavailable(fmt.Errorf("the index %s names the document %q: %w", f.index.def.Name, id, err))
+	r, there, err := f.lookup.get(string(id))
+	if err == nil && !there {
+		err = fmt.Errorf("embedded: the index %s names the document %q, which is not there", f.index.def.Name, id)
 	}
-	defer closer.Close()
-	return f.document(string(id), value, looking)
-}
-
-func (f *finder) document(id string, data []byte, looking bool) (found bool, err error) {
-	r, err := readRecord(data)
-	if err != nil || r.deleted {
+	if err != nil {
 		return false, err
 	}
+	return f.document(string(id), r, looking)
+}
+
+func (f *finder) document(id string, r record, looking bool) (found bool, err error) {
 	f.page.Examined++
 	var body canonical.Value
 	if f.plan.Residual != nil || len(f.fields) > 0 {

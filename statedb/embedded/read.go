@@ -10,36 +10,73 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 )
 
-// Get reads documents one by one from one snapshot's worth of memory and cache;
-// ids that are not there cost a look at a filter.
+// lookup reads records by id from one snapshot. It seeks with one iterator
+// rather than calling Pebble's Get, which does not ask the filters of the
+// lowest level: most ids that a Write asks for are not there.
+type lookup struct {
+	iter *pebble.Iterator
+	code byte
+	key  []byte
+}
+
+func newLookup(from pebble.Reader, code byte) (*lookup, error) {
+	prefix := tableKey(code, kindDocument)
+	iter, err := from.NewIter(&pebble.IterOptions{
+		LowerBound: prefix, UpperBound: keyAfter(prefix), UseL6Filters: true,
+	})
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	return &lookup{iter: iter, code: code}, nil
+}
+
+// get returns what is under an id; the body is valid until the next call.
+func (l *lookup) get(id string) (r record, found bool, err error) {
+	l.key = appendDocumentKey(l.key[:0], l.code, id)
+	if !l.iter.SeekPrefixGE(l.key) {
+		if err := l.iter.Error(); err != nil {
+			return record{}, false, unavailable(err)
+		}
+		return record{}, false, nil
+	}
+	data, err := l.iter.ValueAndErr()
+	if err != nil {
+		return record{}, false, unavailable(err)
+	}
+	r, err = readRecord(data)
+	return r, err == nil, err
+}
+
+func (l *lookup) close() { l.iter.Close() }
+
+// Get reads documents by id from one snapshot; ids that are not there cost a
+// look at filters.
 func (db *DB) Get(ctx context.Context, name string, ids []string) ([]statedb.Document, error) {
 	t, err := db.begin(ctx, name)
 	if err != nil {
 		return nil, err
 	}
 	defer db.store.end()
+	lookup, err := newLookup(db.store.pebble, t.code)
+	if err != nil {
+		return nil, err
+	}
+	defer lookup.close()
 	documents := make([]statedb.Document, len(ids))
-	var key []byte
 	var newest uint64
 	for i, id := range ids {
+		if i%checkEvery == 0 && ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
 		documents[i].ID = id
-		key = appendDocumentKey(key[:0], t.code, id)
-		value, closer, err := db.store.pebble.Get(key)
-		if err == pebble.ErrNotFound {
-			continue
-		}
+		r, found, err := lookup.get(id)
 		if err != nil {
-			return nil, unavailable(err)
+			return nil, err
 		}
-		r, err := readRecord(value)
-		if err == nil && !r.deleted {
+		if found && !r.deleted {
 			documents[i].Rev = r.rev.String()
 			documents[i].Body = slices.Clone(r.body)
 			newest = max(newest, r.seq)
-		}
-		closer.Close()
-		if err != nil {
-			return nil, err
 		}
 	}
 	return documents, db.settle(ctx, t, newest)

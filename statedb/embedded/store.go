@@ -47,15 +47,17 @@ type store struct {
 
 // Sizes for a node that is to stay under 400 MB with its chainstate beside it.
 const (
-	defaultCacheBytes    = 32 << 20
-	defaultMemTableBytes = 16 << 20
+	defaultCacheBytes = 48 << 20
+	memTableBytes     = 16 << 20
 	// memTables that may wait to be flushed, the one being written included.
 	maxMemTables = 3
 	// bloomBits a key keep false positives at 1 %.
-	bloomBits      = 10
-	blockBytes     = 8 << 10
-	maxOpenFiles   = 512
-	maxCompactions = 2
+	bloomBits  = 10
+	blockBytes = 8 << 10
+	// indexBlockBytes keep most files' indexes in one level.
+	indexBlockBytes = 32 << 10
+	maxOpenFiles    = 512
+	maxCompactions  = 2
 )
 
 func openStore(path string, opts Options) (s *store, err error) {
@@ -105,9 +107,14 @@ func lockFolder(fsys vfs.FS, path string) (*pebble.Lock, error) {
 }
 
 func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
+	cacheBytes := o.CacheBytes
+	if cacheBytes <= 0 {
+		cacheBytes = defaultCacheBytes
+	}
 	opts := &pebble.Options{
-		CacheSize:                   defaultCacheBytes,
-		MemTableSize:                defaultMemTableBytes,
+		// Pebble takes the memory tables out of its cache.
+		CacheSize:                   cacheBytes + maxMemTables*memTableBytes,
+		MemTableSize:                memTableBytes,
 		MemTableStopWritesThreshold: maxMemTables,
 		MaxOpenFiles:                maxOpenFiles,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
@@ -127,12 +134,10 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 			},
 		},
 	}
-	if o.CacheBytes > 0 {
-		opts.CacheSize = o.CacheBytes
-	}
 	for i := range opts.Levels {
 		opts.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
 		opts.Levels[i].BlockSize = blockBytes
+		opts.Levels[i].IndexBlockSize = indexBlockBytes
 	}
 	return opts
 }

@@ -67,7 +67,10 @@ func (db *DB) Write(ctx context.Context, name string, writes []statedb.Write) ([
 	if now := t.indexes.Load(); now != set { // an index was deployed meanwhile
 		set, all = now, prepare(now, writes)
 	}
-	b := newBatch(db, t, set, batchBytes(writes))
+	b, err := newBatch(db, t, set, batchBytes(writes))
+	if err != nil {
+		return nil, err
+	}
 	results := make([]statedb.Result, len(writes))
 	for i := range writes {
 		if results[i].Err = all[i].err; results[i].Err != nil {
@@ -97,7 +100,10 @@ func (db *DB) Remove(ctx context.Context, name string, ids []string) error {
 	if err := db.lockTable(ctx, t); err != nil {
 		return err
 	}
-	b := newBatch(db, t, t.indexes.Load(), len(ids)*removeBytes)
+	b, err := newBatch(db, t, t.indexes.Load(), len(ids)*removeBytes)
+	if err != nil {
+		return err
+	}
 	for _, id := range ids {
 		if err := b.remove(id); err != nil {
 			b.abandon()
@@ -139,12 +145,13 @@ func batchBytes(writes []statedb.Write) int {
 // batch collects the changes of one Write or Remove. It is used with the
 // table's lock held.
 type batch struct {
-	db    *DB
-	t     *table
-	set   *indexSet
-	batch *pebble.Batch
-	seq   uint64 // the last one used
-	moved bool   // a row left the feed
+	db     *DB
+	t      *table
+	set    *indexSet
+	lookup *lookup
+	batch  *pebble.Batch
+	seq    uint64 // the last one used
+	moved  bool   // a row left the feed
 
 	written map[string]record // what the batch itself put under an id
 	extract *extractor        // of the keys of documents that go
@@ -152,47 +159,45 @@ type batch struct {
 	key     []byte
 }
 
-func newBatch(db *DB, t *table, set *indexSet, size int) *batch {
+// newBatch starts a batch; on an error it gives the lock back and ends the
+// operation, as abandon does.
+func newBatch(db *DB, t *table, set *indexSet, size int) (*batch, error) {
+	lookup, err := newLookup(db.store.pebble, t.code)
+	if err != nil {
+		<-t.lock
+		db.store.end()
+		return nil, err
+	}
 	return &batch{
 		db: db, t: t, set: set,
+		lookup:  lookup,
 		batch:   db.store.pebble.NewBatchWithSize(size),
 		seq:     t.head.Load(),
 		written: map[string]record{},
 		extract: newExtractor(set),
-	}
+	}, nil
 }
 
 // current reads what is under an id, as the batch leaves it so far. The body
-// is valid until done is called.
-func (b *batch) current(id string) (r record, found bool, done func() error, err error) {
+// is valid until the next call.
+func (b *batch) current(id string) (r record, found bool, err error) {
 	if r, ok := b.written[id]; ok {
-		return r, true, noop, nil
+		return r, true, nil
 	}
-	b.key = appendDocumentKey(b.key[:0], b.t.code, id)
-	value, closer, err := b.db.store.pebble.Get(b.key)
-	if err == pebble.ErrNotFound {
-		return record{}, false, noop, nil
-	}
-	if err != nil {
-		return record{}, false, noop, unavailable(err)
-	}
-	r, err = readRecord(value)
-	return r, true, closer.Close, err
+	return b.lookup.get(id)
 }
-
-func noop() error { return nil }
 
 // write applies one write or sets its outcome's error. An error of its own
 // is the whole batch's.
 func (b *batch) write(w *statedb.Write, p *prepared, result *statedb.Result) error {
-	old, found, done, err := b.current(w.ID)
+	old, found, err := b.current(w.ID)
 	if err != nil {
 		return err
 	}
 	live := found && !old.deleted
 	if live != (w.Rev != "") || live && !old.rev.equal(w.Rev) || w.Delete && !live {
 		result.Err = statedb.ErrConflict
-		return done()
+		return nil
 	}
 	b.seq++
 	next := record{
@@ -212,9 +217,6 @@ func (b *batch) write(w *statedb.Write, p *prepared, result *statedb.Result) err
 		}
 	} else if err := b.putKeys(w.ID, p.keys); err != nil {
 		return err
-	}
-	if err := done(); err != nil {
-		return unavailable(err)
 	}
 	if err := b.put(w.ID, &next); err != nil {
 		return err
@@ -298,7 +300,7 @@ func (b *batch) replaceKeys(id string, old *record, keys [][]byte) error {
 }
 
 func (b *batch) remove(id string) error {
-	old, found, done, err := b.current(id)
+	old, found, err := b.current(id)
 	if err != nil || !found {
 		return err
 	}
@@ -307,9 +309,6 @@ func (b *batch) remove(id string) error {
 		if err := b.replaceKeys(id, &old, nil); err != nil {
 			return err
 		}
-	}
-	if err := done(); err != nil {
-		return unavailable(err)
 	}
 	op := b.batch.DeleteDeferred(idOffset + len(id))
 	op.Key[0], op.Key[1] = b.t.code, kindDocument
@@ -321,6 +320,7 @@ func (b *batch) remove(id string) error {
 }
 
 func (b *batch) abandon() {
+	b.lookup.close()
 	b.batch.Close()
 	<-b.t.lock
 	b.db.store.end()
@@ -345,6 +345,7 @@ func (b *batch) commit(ctx context.Context) error {
 		b.abandon()
 		return unavailable(err)
 	}
+	b.lookup.close()
 	t.head.Store(b.seq)
 	if b.moved {
 		t.moved.Store(b.seq)
