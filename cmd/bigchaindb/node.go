@@ -6,16 +6,21 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/couchledger/couchledger/configs"
+	"github.com/couchledger/couchledger/httpapi"
 	"github.com/couchledger/couchledger/logging"
+	"github.com/couchledger/couchledger/node"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/embedded"
 )
-
-// errNoNode is returned where the node itself would run.
-var errNoNode = errors.New("this build has no node in it")
 
 // checkBackend says whether openDatabase knows the backend.
 func checkBackend(settings configs.Settings) error {
@@ -54,22 +59,99 @@ func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return db.Drop(ctx)
+	if err := db.Drop(ctx); err != nil {
+		return err
+	}
+	// What the node remembers of this ledger binds it to nothing any more.
+	return node.RemoveState(settings.State.Path)
 }
 
 // initNode makes the database, its indexes and the genesis block, and reports
 // whether it did: false when the database was there.
-func initNode(_ context.Context, settings configs.Settings, _ *slog.Logger) (created bool, err error) {
-	if err := checkBackend(settings); err != nil {
+func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (created bool, err error) {
+	db, err := openDatabase(settings, logger)
+	if err != nil {
 		return false, err
 	}
-	return false, errNoNode
+	defer func() { err = errors.Join(err, db.Close()) }()
+	key, err := ledger.KeyPairFromPrivate(string(settings.KeyPair.Private))
+	if err != nil {
+		return false, err
+	}
+	return node.Init(ctx, db, key, settings.Keyring)
 }
 
-// startNode runs the node until the context ends, then stops it gracefully.
-func startNode(_ context.Context, settings configs.Settings, _ *slog.Logger) error {
-	if err := checkBackend(settings); err != nil {
+// startNode runs the node and its HTTP server until the context ends, then
+// stops both gracefully.
+func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
+	rules, err := consensus.Lookup(settings.ConsensusPlugin)
+	if err != nil {
+		return fmt.Errorf("consensus_plugin: %w", err)
+	}
+	key, err := ledger.KeyPairFromPrivate(string(settings.KeyPair.Private))
+	if err != nil {
+		return fmt.Errorf("keypair.private: %w", err)
+	}
+	// Before anything is opened: the commonest mistake is a second node.
+	listener, err := net.Listen("tcp", settings.Server.Bind)
+	if err != nil {
+		return fmt.Errorf("server.bind: %w", err)
+	}
+	defer listener.Close()
+	db, err := openDatabase(settings, logger)
+	if err != nil {
 		return err
 	}
-	return errNoNode
+	defer func() { err = errors.Join(err, db.Close()) }()
+	if _, err := node.Init(ctx, db, key, settings.Keyring); err != nil {
+		return err
+	}
+	registry := prometheus.NewRegistry()
+	n, err := node.Open(ctx, node.Options{
+		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules,
+		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
+	})
+	if err != nil {
+		return err
+	}
+	server := httpapi.New(n, httpapi.Options{
+		Version: ownVersion, TrustForwarded: settings.Server.TrustForwarded, MaxRequests: settings.Server.MaxConcurrent(),
+		Registry: registry, Logger: logger.With(logging.Component, logging.HTTP),
+	})
+	return serve(ctx, n, server, listener, logger)
+}
+
+// stopTime is how long running requests may take after the signal to stop.
+const stopTime = 10 * time.Second
+
+// serve runs node and server until ctx ends or one of them fails. The server
+// stops first, so that what it accepted the node still finishes.
+func serve(ctx context.Context, n *node.Node, server *httpapi.Server, listener net.Listener, logger *slog.Logger) error {
+	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	nodeEnd, serverEnd := make(chan error, 1), make(chan error, 1)
+	go func() { nodeEnd <- n.Run(work) }()
+	go func() { serverEnd <- server.Serve(listener) }()
+	logger.Info("the node runs", "api", "http://"+listener.Addr().String()+"/api/v1/", "public_key", n.PublicKey())
+
+	stop := func() error {
+		wait, done := context.WithTimeout(context.WithoutCancel(ctx), stopTime)
+		defer done()
+		if err := server.Shutdown(wait); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		return nil
+	}
+	select {
+	case <-ctx.Done():
+		logger.Info("stopping")
+		err := stop()
+		cancel()
+		return errors.Join(err, <-nodeEnd)
+	case err := <-serverEnd:
+		cancel()
+		return errors.Join(err, <-nodeEnd)
+	case err := <-nodeEnd:
+		return errors.Join(err, stop())
+	}
 }

@@ -14,7 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
+
 	"slices"
 	"strings"
 	"sync"
@@ -118,9 +118,6 @@ func (s *State) Close() error {
 	defer s.writer.Unlock()
 	return s.db.Close()
 }
-
-// Remove deletes a chainstate's folder. The next Open begins an empty one.
-func Remove(folder string) error { return os.RemoveAll(folder) }
 
 func (s *State) meta(name string) (string, error) {
 	value, err := get(s.db, metaKey(name))

@@ -87,9 +87,10 @@ func Register(r Rules) {
 // Default is the name of the documents' rules.
 const Default = "majority"
 
-// Lookup returns the rules of that name; "" is the default.
+// Lookup returns the rules of that name. "" is the default, as is "default",
+// which config files of older servers hold.
 func Lookup(name string) (Rules, error) {
-	if name == "" {
+	if name == "" || name == "default" {
 		name = Default
 	}
 	names := make([]string, len(registered))
