@@ -39,6 +39,8 @@ func start(t testing.TB, n *fakenode.Node, opts Options) (*Server, string) {
 	served := make(chan error, 1)
 	go func() { served <- s.Serve(l) }()
 	t.Cleanup(func() {
+		// Shutdown waits for connections that were dialled and not used.
+		http.DefaultClient.CloseIdleConnections()
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		if err := s.Shutdown(ctx); err != nil {
@@ -47,7 +49,6 @@ func start(t testing.TB, n *fakenode.Node, opts Options) (*Server, string) {
 		if err := <-served; err != nil {
 			t.Errorf("Serve: %v", err)
 		}
-		http.DefaultClient.CloseIdleConnections()
 	})
 	return s, "http://" + l.Addr().String()
 }
