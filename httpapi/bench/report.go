@@ -1,0 +1,136 @@
+package bench
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Figure is one measured value.
+type Figure struct {
+	Name  string  `json:"name"`
+	Value float64 `json:"value"`
+	Unit  string  `json:"unit"`
+	// PerVerification is Value in proportion to the Ed25519 verifications per
+	// second of all cores, for rates that have a target in it.
+	PerVerification float64 `json:"per_verification,omitempty"`
+	// Target is the issue's, such as "≥ 0.12", "" where there is none, and OK
+	// whether it is met.
+	Target string `json:"target,omitempty"`
+	OK     *bool  `json:"ok,omitempty"`
+}
+
+// Report is what a run measured.
+type Report struct {
+	Started time.Time `json:"started"`
+	Took    float64   `json:"took_seconds"`
+	URL     string    `json:"url"`
+	Cores   int       `json:"cores"`
+	Go      string    `json:"go"`
+	Options Options   `json:"options"`
+	Figures []Figure  `json:"figures"`
+	// Errors counts failed requests and lost transactions by kind.
+	Errors map[string]int `json:"errors"`
+	// Retries counts answers of 503 after which a POST was repeated.
+	Retries int `json:"retries_after_503"`
+}
+
+// OK reports whether every target was met and nothing failed.
+func (r Report) OK() bool {
+	return len(r.Errors) == 0 && !slices.ContainsFunc(r.Figures, func(f Figure) bool { return f.OK != nil && !*f.OK })
+}
+
+func (r *Report) add(f Figure) { r.Figures = append(r.Figures, f) }
+
+func judged(f Figure, sign string, target float64, ok bool) Figure {
+	f.Target, f.OK = sign+" "+number(target), &ok
+	return f
+}
+
+func atLeast(name string, value float64, unit string, target float64) Figure {
+	return judged(Figure{Name: name, Value: value, Unit: unit}, "≥", target, value >= target)
+}
+
+func atMost(name string, value float64, unit string, target float64) Figure {
+	return judged(Figure{Name: name, Value: value, Unit: unit}, "≤", target, value > 0 && value <= target)
+}
+
+// edge is how many transactions at each end of a load are compared: what the
+// issue says, less for short runs.
+const edge = 10_000
+
+func (r *Report) addLoad(name string, res result, verifications, target float64) {
+	f := Figure{Name: name + ", final", Value: res.rate(), Unit: "/s"}
+	if verifications > 0 {
+		f.PerVerification = f.Value / verifications
+	}
+	r.add(judged(f, "≥", target, f.PerVerification >= target))
+	for _, p := range []float64{.5, .95, .99} {
+		r.add(Figure{
+			Name: fmt.Sprintf("%s, POST, p%.0f", name, 100*p), Value: milliseconds(percentile(res.latencies, p)), Unit: "ms",
+		})
+	}
+	n := min(edge, len(res.finals)/2)
+	first, last := res.edges(n)
+	if first == 0 {
+		return
+	}
+	r.add(Figure{Name: fmt.Sprintf("%s, first %d", name, n), Value: first, Unit: "/s"})
+	r.add(Figure{Name: fmt.Sprintf("%s, last %d", name, n), Value: last, Unit: "/s"})
+	r.add(atLeast(name+", last / first", last/first, "×", 0.8))
+}
+
+// WriteJSON prints the report as one JSON object.
+func (r Report) WriteJSON(w io.Writer) error {
+	encoder := json.NewEncoder(w)
+	encoder.SetIndent("", "  ")
+	return encoder.Encode(r)
+}
+
+// WriteTable prints the report for people.
+func (r Report) WriteTable(w io.Writer) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s, %d cores, %s, %d connections, %d transactions of a kind, %.0f s\n\n",
+		r.URL, r.Cores, r.Go, r.Options.Connections, r.Options.Count, r.Took)
+	const row = "%-42s %12s %-4s %8s  %-9s %s\n"
+	fmt.Fprintf(&b, row, "", "measured", "", "per ver.", "target", "")
+	for _, f := range r.Figures {
+		ratio, verdict := "", ""
+		if f.PerVerification > 0 {
+			ratio = strconv.FormatFloat(f.PerVerification, 'f', 3, 64)
+		}
+		if f.OK != nil {
+			verdict = "MISS"
+			if *f.OK {
+				verdict = "ok"
+			}
+		}
+		b.WriteString(strings.TrimRight(fmt.Sprintf(row, f.Name, number(f.Value), f.Unit, ratio, f.Target, verdict), " \n") + "\n")
+	}
+	fmt.Fprintf(&b, "\n503 answered and retried: %d\n", r.Retries)
+	if len(r.Errors) == 0 {
+		b.WriteString("errors: none\n")
+	}
+	for _, kind := range slices.Sorted(maps.Keys(r.Errors)) {
+		fmt.Fprintf(&b, "error, %d times: %s\n", r.Errors[kind], kind)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// number prints three significant digits, or all before the point.
+func number(v float64) string {
+	switch {
+	case v >= 100 || v == float64(int64(v)):
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	case v >= 10:
+		return strconv.FormatFloat(v, 'f', 1, 64)
+	default:
+		return strconv.FormatFloat(v, 'f', 2, 64)
+	}
+}
