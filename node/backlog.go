@@ -186,12 +186,13 @@ func (b *backlog) knows(id, rev string) bool {
 	return ok && (e.state == writing || e.rev == rev)
 }
 
-// has reports whether a durable entry is tracked.
-func (b *backlog) has(id string) bool {
+// holds reports whether an entry is in the database for certain: it was
+// written, and nobody but this node removes it.
+func (b *backlog) holds(id string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	e, ok := b.entries[id]
-	return ok && e.state != writing
+	return ok && e.state != writing && e.assignee == b.self
 }
 
 func (b *backlog) enqueue(e *entry) {

@@ -28,13 +28,14 @@ type testNode struct {
 // startNode starts a node with the data and state under folder.
 func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*Options)) *testNode {
 	t.Helper()
-	db, err := embedded.Open(filepath.Join(folder, "data"), embedded.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := Options{DB: db, StatePath: filepath.Join(folder, "state"), Key: key, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
+	o := Options{StatePath: filepath.Join(folder, "state"), Key: key, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
 	for _, f := range change {
 		f(&o)
+	}
+	closeDB := func() error { return nil }
+	if o.DB == nil {
+		o.DB = openEmbedded(t, folder)
+		closeDB = o.DB.Close
 	}
 	if _, err := Init(t.Context(), o.DB, key, o.Keyring); err != nil {
 		t.Fatal(err)
@@ -51,7 +52,7 @@ func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*
 	stop := func() error {
 		once.Do(func() {
 			cancel()
-			result = errors.Join(<-done, db.Close())
+			result = errors.Join(<-done, closeDB())
 		})
 		return result
 	}
@@ -63,6 +64,29 @@ func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*
 	tn := &testNode{Node: n, db: o.DB, key: key, folder: folder, stop: stop}
 	eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
 	return tn
+}
+
+func openEmbedded(t testing.TB, folder string) statedb.DB {
+	t.Helper()
+	db, err := embedded.Open(filepath.Join(folder, "data"), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db
+}
+
+// sharing makes a node use a database that is open already.
+func sharing(db statedb.DB) func(*Options) {
+	return func(o *Options) { o.DB = db }
+}
+
+// among gives a node its keyring.
+func among(keys ...ledger.KeyPair) func(*Options) {
+	return func(o *Options) {
+		for _, k := range keys {
+			o.Keyring = append(o.Keyring, k.Public)
+		}
+	}
 }
 
 type testWriter struct{ t testing.TB }

@@ -135,7 +135,7 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 		return status.String(), err
 	}
 	const waits = "backlog"
-	if n.backlog.has(txID) {
+	if n.backlog.holds(txID) {
 		return waits, nil
 	}
 	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
