@@ -204,6 +204,11 @@ func (n *Node) followVotes(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if n.journal.Fresh() {
+		// This node's votes are to be found again, though the chainstate, which
+		// was not lost, has counted them.
+		token = ""
+	}
 	return n.follow(ctx, statedb.Votes, token, func(batch statedb.Batch) error {
 		ids := make([]string, 0, len(batch.Changes))
 		for _, c := range batch.Changes {

@@ -36,7 +36,7 @@ func (n *Node) Transaction(ctx context.Context, txID string) ([]byte, error) {
 		return nil, err
 	}
 	if status != consensus.Valid {
-		return nil, ErrNotFound
+		return nil, n.unknown()
 	}
 	bodies, err := n.bodies(ctx, []chainstate.AssetEntry{{TxID: txID, BlockID: block}})
 	if err != nil {
@@ -152,14 +152,32 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if status, _, err = n.state.TransactionStatus(txID); err != nil || status != consensus.Unknown {
 		return status.String(), err
 	}
-	return "", ErrNotFound
+	return "", n.unknown()
+}
+
+// unknown is the answer about what this node does not hold. Before it has
+// caught up, as after its chainstate was deleted, that means nothing.
+func (n *Node) unknown() error {
+	if err := n.complete(); err != nil {
+		return err
+	}
+	return ErrNotFound
+}
+
+// complete returns ErrNotReady until the chainstate holds all that the
+// database does: a list would lack rows.
+func (n *Node) complete() error {
+	if n.isCaughtUp() {
+		return nil
+	}
+	return fmt.Errorf("%w: it is catching up with the ledger", ErrNotReady)
 }
 
 // BlockStatus gives a block's status: "valid", "undecided" or "invalid".
 func (n *Node) BlockStatus(_ context.Context, blockID string) (string, error) {
 	status, err := n.state.BlockStatus(blockID)
 	if err == nil && status == consensus.Unknown {
-		err = ErrNotFound
+		err = n.unknown()
 	}
 	return status.String(), err
 }
@@ -183,6 +201,9 @@ func (n *Node) Block(ctx context.Context, blockID string) ([]byte, error) {
 // AssetTransactions lists the bodies of an asset's valid transactions in the
 // order they became valid.
 func (n *Node) AssetTransactions(ctx context.Context, assetID string, operation ledger.Operation, p Page) ([][]byte, string, error) {
+	if err := n.complete(); err != nil {
+		return nil, "", err
+	}
 	if operation == ledger.Create {
 		p.Limit = 1 // it is the first, and there is no other
 	}
@@ -206,12 +227,18 @@ func badCursor(err error) error {
 
 // Outputs lists the outputs that name a public key.
 func (n *Node) Outputs(_ context.Context, publicKey string, unspent bool, p Page) ([]ledger.OutputRef, string, error) {
+	if err := n.complete(); err != nil {
+		return nil, "", err
+	}
 	refs, next, err := n.state.Outputs(publicKey, unspent, p.Cursor, p.Limit)
 	return refs, next, badCursor(err)
 }
 
 // BlocksWith lists the ids of blocks that hold a transaction.
 func (n *Node) BlocksWith(_ context.Context, txID string, status string, p Page) ([]string, string, error) {
+	if err := n.complete(); err != nil {
+		return nil, "", err
+	}
 	all, err := n.state.BlocksWith(txID)
 	if err != nil {
 		return nil, "", err

@@ -208,10 +208,10 @@ func (v *voter) decideVote(b *ledger.Block, epoch chainstate.Epoch, why error) e
 		return v.vote(b, true, "")
 	}
 	w := v.waiting[b.ID]
+	if v.circular(b.ID, on) || w == nil && len(v.waiting) >= maxWaitingBlocks {
+		return v.vote(b, false, reasonUndecided)
+	}
 	if w == nil {
-		if len(v.waiting) >= maxWaitingBlocks || v.circular(b.ID, on) {
-			return v.vote(b, false, reasonUndecided)
-		}
 		w = &waitingBlock{block: b, deadline: time.Now().Add(maxVoteWait)}
 		v.waiting[b.ID] = w
 	}
