@@ -16,6 +16,9 @@ import (
 // ordinary transactions have about a thousand.
 const smallBody = 64 << 10
 
+// firstRead is the memory a body gets before anything of it has arrived.
+const firstRead = 4 << 10
+
 // readBudgetBodies is how many bodies of the largest size may be held at once
 // while they arrive.
 const readBudgetBodies = 16
@@ -34,7 +37,7 @@ func (s *Server) readBody(c echo.Context) (body []byte, held int64, err error) {
 	if r.ContentLength > s.opts.MaxBodyBytes {
 		return nil, 0, errTooLarge
 	}
-	size := min(smallBody, s.opts.MaxBodyBytes+1)
+	size := int64(firstRead)
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength+1) // one more, to see the end
 	}
@@ -55,10 +58,12 @@ func (s *Server) readBody(c echo.Context) (body []byte, held int64, err error) {
 			continue
 		}
 		grown := min(2*int64(cap(body)), s.opts.MaxBodyBytes+1)
-		if err := s.reading.wait(r.Context(), grown-held); err != nil {
-			return nil, held, err
+		if grown > smallBody {
+			if err := s.reading.wait(r.Context(), grown-held); err != nil {
+				return nil, held, err
+			}
+			held = grown
 		}
-		held = grown
 		body = append(make([]byte, 0, grown), body...)
 	}
 }

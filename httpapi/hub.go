@@ -96,7 +96,7 @@ func (h *hub) run(source node.Subscription) {
 		messages := encode(events)
 		for _, st := range h.listeners(source) {
 			if !st.push(messages) {
-				h.metrics.streamsDropped.Inc()
+				h.drop(st)
 			}
 		}
 	}
@@ -109,6 +109,13 @@ func (h *hub) run(source node.Subscription) {
 		for st := range h.streams {
 			st.end(endGoingAway)
 		}
+	}
+}
+
+// drop cuts a stream whose reader is too slow.
+func (h *hub) drop(st *stream) {
+	if st.end(endCut) {
+		h.metrics.streamsDropped.Inc()
 	}
 }
 
@@ -176,22 +183,18 @@ type stream struct {
 	cut     func() // closes the connection, once there is one
 }
 
-// push queues messages and reports false when that ends the stream, because
-// its reader is too slow.
+// push queues messages and reports false when there is no room for them.
 func (st *stream) push(messages batch) bool {
 	st.mu.Lock()
+	defer st.mu.Unlock()
 	if st.ending != endNone {
-		st.mu.Unlock()
 		return true
 	}
 	if st.waiting > 0 && st.waiting+len(messages) > st.most {
-		st.mu.Unlock()
-		st.end(endCut)
 		return false
 	}
 	st.queue = append(st.queue, messages)
 	st.waiting += len(messages)
-	st.mu.Unlock()
 	select {
 	case st.wake <- struct{}{}:
 	default:
@@ -219,13 +222,14 @@ func (st *stream) connected(cut func()) {
 	}
 }
 
-func (st *stream) end(how ending) {
+// end ends the stream and reports whether it was not ending yet.
+func (st *stream) end(how ending) (first bool) {
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	if how <= st.ending {
-		return
+		return false
 	}
-	if st.ending == endNone {
+	if first = st.ending == endNone; first {
 		close(st.done)
 	}
 	st.ending = how
@@ -235,6 +239,7 @@ func (st *stream) end(how ending) {
 			st.cut()
 		}
 	}
+	return first
 }
 
 func (st *stream) ended() ending {

@@ -20,7 +20,7 @@ func (s *Server) healthz(c echo.Context, _ query) error {
 // readyz answers whether requests should be sent here: 503 with what is
 // missing while the database is not reached or the node has not caught up.
 func (s *Server) readyz(c echo.Context, _ query) error {
-	if s.stopping.Load() {
+	if s.running.Err() != nil {
 		return unavailable("the node is stopping")
 	}
 	if err := s.node.Ready(); err != nil {
@@ -75,8 +75,8 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 			Help: "WebSocket connections cut because their reader was too slow.",
 		}),
 	}
+	registry.MustRegister(m.requests, m.durations, m.streams, m.streamEvents, m.streamsDropped)
 	for _, c := range []prometheus.Collector{
-		m.requests, m.durations, m.streams, m.streamEvents, m.streamsDropped,
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(),
 	} {
 		// The node may have registered the process's own collectors already.
@@ -98,6 +98,7 @@ func (m *metrics) route(method, path string) func(status int, took time.Duration
 	}
 }
 
+// unrouted counts a request that no route took.
 func (m *metrics) unrouted(status int, took time.Duration) {
-	m.route(http.MethodGet, otherRoute)(status, took)
+	m.route("any", otherRoute)(status, took)
 }

@@ -14,8 +14,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -50,7 +48,7 @@ const (
 const (
 	readHeaderTimeout = 10 * time.Second
 	readTimeout       = 30 * time.Second // header and body
-	writeTimeout      = 60 * time.Second // whole answer; lists get writeStall per page
+	answerTimeout     = 30 * time.Second // lists get Options.WriteTimeout per page
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
 )
@@ -82,7 +80,8 @@ type Options struct {
 	// Registry takes the metrics and is served at /metrics. The node may
 	// register its own there. nil makes a new one.
 	Registry *prometheus.Registry
-	// Logger gets requests at debug level and faults at error level. nil is
+	// Logger gets requests at debug level and faults at error level, as it is:
+	// its component is the caller's to set. nil is
 	// slog.Default.
 	Logger *slog.Logger
 }
@@ -127,9 +126,8 @@ type Server struct {
 	reading *budget // bytes of large bodies held while they arrive
 	parsing *budget // bytes of large bodies being validated
 
-	stopping atomic.Bool
-	stopOnce sync.Once
-	stop     chan struct{} // closed when Shutdown begins
+	running context.Context // ends when Shutdown begins
+	halt    context.CancelFunc
 }
 
 // New makes a server of a node.
@@ -138,12 +136,12 @@ func New(api node.API, opts Options) *Server {
 	s := &Server{
 		node:    api,
 		opts:    opts,
-		log:     opts.Logger.With("component", "http"),
+		log:     opts.Logger,
 		echo:    echo.New(),
-		stop:    make(chan struct{}),
 		reading: newBudget(readBudgetBodies * opts.MaxBodyBytes),
 		parsing: newBudget(opts.MaxBodyBytes),
 	}
+	s.running, s.halt = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opts.Registry)
 	s.hub = newHub(api, opts, s.metrics)
 	if opts.MaxRequests > 0 {
@@ -153,10 +151,12 @@ func New(api node.API, opts Options) *Server {
 		Handler:           s,
 		ReadHeaderTimeout: opts.HeaderTimeout,
 		ReadTimeout:       opts.ReadTimeout,
-		WriteTimeout:      max(writeTimeout, opts.CommitWait+opts.ReadTimeout),
-		IdleTimeout:       idleTimeout,
-		MaxHeaderBytes:    maxHeaderBytes,
-		ErrorLog:          log.New(debugLog{s.log}, "", 0),
+		// It counts from the header's arrival, so all that a request may
+		// wait for is in it.
+		WriteTimeout:   queueWait + opts.ReadTimeout + 2*budgetWait + opts.CommitWait + answerTimeout,
+		IdleTimeout:    idleTimeout,
+		MaxHeaderBytes: maxHeaderBytes,
+		ErrorLog:       log.New(debugLog{s.log}, "", 0),
 	}
 	s.route()
 	return s
@@ -199,10 +199,7 @@ func (s *Server) Serve(l net.Listener) error {
 // running request has its answer. When ctx ends first it cuts what is left
 // and returns the context's error.
 func (s *Server) Shutdown(ctx context.Context) error {
-	s.stopOnce.Do(func() {
-		s.stopping.Store(true)
-		close(s.stop)
-	})
+	s.halt()
 	s.hub.close(ctx)
 	if err := s.http.Shutdown(ctx); err != nil {
 		_ = s.http.Close() // its error is that of a connection being cut

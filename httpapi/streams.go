@@ -114,8 +114,7 @@ func (s *Server) feed(socket *websocket.Conn, conn *corkedConn, st *stream) {
 		for _, messages := range st.take() {
 			if err := send(ctx, socket, conn, messages); err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
-					s.metrics.streamsDropped.Inc()
-					conn.reset()
+					s.hub.drop(st)
 				}
 				s.log.Debug("a stream broke", "error", err)
 				return

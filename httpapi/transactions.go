@@ -98,13 +98,7 @@ func (s *Server) submit(c echo.Context) (*ledger.Transaction, error) {
 func (s *Server) commit(c echo.Context, t *ledger.Transaction) error {
 	ctx, cancel := context.WithTimeout(c.Request().Context(), s.opts.CommitWait)
 	defer cancel()
-	go func() {
-		select {
-		case <-s.stop:
-			cancel()
-		case <-ctx.Done():
-		}
-	}()
+	defer context.AfterFunc(s.running, cancel)()
 	err := s.node.Await(ctx, t.ID)
 	var (
 		refused *node.RefusedError
