@@ -11,32 +11,36 @@ import (
 
 func cores() int { return runtime.GOMAXPROCS(0) }
 
-// watchMemory reads the node's resident memory every second until ctx ends,
-// then delivers the highest value in bytes, 0 when it never got one.
-func (r *run) watchMemory(ctx context.Context) <-chan float64 {
-	peak := make(chan float64, 1)
-	go func() {
-		most := 0.0
-		defer func() { peak <- most }()
-		w, err := r.dial()
-		if err != nil {
+// watchMemory reads the node's resident memory every second until ctx ends.
+func (r *run) watchMemory(ctx context.Context) {
+	w, err := r.dial()
+	if err != nil {
+		return
+	}
+	defer w.close()
+	ticker := time.NewTicker(time.Second)
+	defer ticker.Stop()
+	for {
+		if resp, err := w.do(http.MethodGet, "/metrics", nil); err == nil {
+			now := residentMemory(resp.body)
+			r.mu.Lock()
+			r.memory = max(r.memory, now)
+			r.mu.Unlock()
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
 			return
 		}
-		defer w.close()
-		ticker := time.NewTicker(time.Second)
-		defer ticker.Stop()
-		for {
-			if resp, err := w.do(http.MethodGet, "/metrics", nil); err == nil {
-				most = max(most, residentMemory(resp.body))
-			}
-			select {
-			case <-ticker.C:
-			case <-ctx.Done():
-				return
-			}
-		}
-	}()
-	return peak
+	}
+}
+
+// memoryPeak is the highest value so far in MB, 0 when the node tells none.
+func (r *run) memoryPeak() float64 {
+	const megabyte = 1e6
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.memory / megabyte
 }
 
 // residentMemory finds the gauge in Prometheus's text format, in bytes.

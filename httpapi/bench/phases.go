@@ -102,6 +102,7 @@ func (r *run) createsAndTransfers(ctx context.Context, report *Report, verificat
 		return err
 	}
 	report.addLoad("TRANSFER", transfers, verifications, 0.08)
+	report.add(atMost("Node's resident memory over both, peak", r.memoryPeak(), "MB", 400))
 
 	reads, err := r.reads(ctx, ids)
 	if err != nil {
