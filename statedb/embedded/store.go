@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
@@ -41,8 +42,9 @@ type store struct {
 	haltOnce sync.Once
 	haltErr  error
 
-	opened    atomic.Bool
-	lastFlush atomic.Pointer[error] // of the flush that failed last, nil after a success
+	opened      atomic.Bool
+	endedFlush  atomic.Pointer[error] // what FlushEnd said last, failure or not
+	failedFlush atomic.Pointer[error] // set while flushes fail
 }
 
 // Sizes for a node that is to stay under 400 MB with its chainstate beside it.
@@ -123,15 +125,12 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 		Logger:                      logger{s},
 		CompactionConcurrencyRange:  func() (int, int) { return 1, maxCompactions },
 		EventListener: &pebble.EventListener{
-			BackgroundError: func(err error) { s.log.Warn("embedded: background error", "error", err) },
-			DataCorruption:  func(info pebble.DataCorruptionInfo) { s.halt(fmt.Errorf("damaged data: %s", info)) },
+			DataCorruption: func(info pebble.DataCorruptionInfo) { s.halt(fmt.Errorf("damaged data: %s", info)) },
 			FlushEnd: func(info pebble.FlushInfo) {
-				if info.Err != nil {
-					s.lastFlush.Store(&info.Err)
-				} else {
-					s.lastFlush.Store(nil)
-				}
+				s.endedFlush.Store(&info.Err)
+				s.failedFlush.Store(nil)
 			},
+			BackgroundError: s.backgroundError,
 		},
 	}
 	for i := range opts.Levels {
@@ -140,6 +139,24 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 		opts.Levels[i].IndexBlockSize = indexBlockBytes
 	}
 	return opts
+}
+
+// flushRetryDelay slows Pebble down, which tries a flush that failed again at
+// once and for ever.
+const flushRetryDelay = 20 * time.Millisecond
+
+// backgroundError notices a flush that failed: FlushEnd has reported the same
+// error just before. It reports one as well for a flush that had nothing to
+// write, which is none.
+func (s *store) backgroundError(err error) {
+	if ended := s.endedFlush.Load(); ended != nil && *ended != nil && errors.Is(err, *ended) {
+		if s.failedFlush.Swap(&err) == nil {
+			s.log.Warn("embedded: a flush failed and is tried again", "error", err)
+		}
+		time.Sleep(flushRetryDelay)
+		return
+	}
+	s.log.Warn("embedded: background error", "error", err)
 }
 
 // halt keeps the first fatal error and wakes everyone who waits.
@@ -171,7 +188,7 @@ func (s *store) end() { s.inflight.Done() }
 
 // writable says why a write would not get through.
 func (s *store) writable() error {
-	if err := s.lastFlush.Load(); err != nil {
+	if err := s.failedFlush.Load(); err != nil {
 		return fmt.Errorf("embedded: %w: a flush failed and is being tried again: %w", statedb.ErrUnavailable, *err)
 	}
 	return nil
