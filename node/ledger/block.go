@@ -103,33 +103,36 @@ func ParseBlock(data []byte) (*Block, error) {
 const blockDepth = 3
 
 func (b *Block) read(tree canonical.Value) error {
-	f, err := fields(tree, "", "block", "id", "signature")
-	if err != nil {
+	if err := hasFields(tree, "", "block", "id", "signature"); err != nil {
 		return err
 	}
-	inner, err := fields(f[0], "block", "node_pubkey", "timestamp", "transactions", "voters")
-	if err != nil {
+	inner, id, signature := tree.At(0), tree.At(1), tree.At(2)
+	if err := hasFields(inner, "block", "node_pubkey", "timestamp", "transactions", "voters"); err != nil {
 		return err
 	}
-	for _, v := range []canonical.Value{f[1], f[2], inner[0]} {
+	maker, timestamp, list, voters := inner.At(0), inner.At(1), inner.At(2), inner.At(3)
+	for _, v := range []canonical.Value{id, signature, maker} {
 		if v.Kind() != canonical.String {
 			return at("", "id, signature and block.node_pubkey must be strings")
 		}
 	}
-	b.ID, b.Signature, b.NodePubkey = f[1].Text(), f[2].Text(), inner[0].Text()
-	if b.Timestamp, err = readTimestamp(inner[1]); err != nil {
+	b.ID, b.Signature, b.NodePubkey = id.Text(), signature.Text(), maker.Text()
+	var err error
+	if b.Timestamp, err = readTimestamp(timestamp); err != nil {
 		return within("block.timestamp", err)
 	}
-	if b.Voters, err = publicKeys(inner[3]); err != nil {
+	if b.Voters, err = publicKeys(voters); err != nil {
 		return within("block.voters", err)
 	}
-	list := inner[2]
+	if len(b.Voters) == 0 {
+		return at("block.voters", "must be a list of at least one key")
+	}
 	if list.Kind() != canonical.Array || list.Len() == 0 || list.Len() > MaxBlockTransactions {
 		return at("block.transactions", "must be an array of 1 to %d transactions", MaxBlockTransactions)
 	}
 	b.Transactions = make([]*Transaction, list.Len())
 	for i := range b.Transactions {
-		if b.Transactions[i], err = TransactionFromValue(list.At(i)); err != nil {
+		if b.Transactions[i], err = readTransaction(list.At(i), typicalBytes); err != nil {
 			return within(fmt.Sprintf("block.transactions.%d", i), err)
 		}
 	}

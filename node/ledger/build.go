@@ -80,6 +80,7 @@ func build(operation Operation, asset, metadata canonical.Value, sources []Sourc
 	}
 	tree := canonical.ObjectOf(
 		canonical.Member{Key: "asset", Value: asset},
+		canonical.Member{Key: "id", Value: canonical.Value{}},
 		canonical.Member{Key: "inputs", Value: canonical.ArrayOf(inputs...)},
 		canonical.Member{Key: "metadata", Value: metadata},
 		canonical.Member{Key: "operation", Value: canonical.StringOf(string(operation))},
@@ -90,16 +91,16 @@ func build(operation Operation, asset, metadata canonical.Value, sources []Sourc
 	for _, k := range signers {
 		secrets[k.Public] = k.Secret()
 	}
-	signed := make([]canonical.Value, len(inputs))
+	unsigned := newForm(tree, typicalBytes)
+	id := unsigned.computeID()
 	for i, s := range sources {
-		f, err := cryptoconditions.Sign(s.Details, signingMessage(tree, i), secrets)
+		f, err := cryptoconditions.Sign(s.Details, unsigned.signingMessage(i, id), secrets)
 		if err != nil {
 			return nil, fmt.Errorf("input %d: %w", i, err)
 		}
-		signed[i] = inputs[i].With("fulfillment", canonical.StringOf(f.URI()))
+		inputs[i] = inputs[i].With("fulfillment", canonical.StringOf(f.URI()))
 	}
-	id := canonical.StringOf(idOf(tree))
-	return TransactionFromValue(tree.With("id", id).With("inputs", canonical.ArrayOf(signed...)))
+	return TransactionFromValue(tree.With("id", canonical.StringOf(id)).With("inputs", canonical.ArrayOf(inputs...)))
 }
 
 func (p Payment) value() (canonical.Value, error) {

@@ -23,11 +23,16 @@ type KeyPair struct {
 
 // GenerateKeyPair makes a new random key pair.
 func GenerateKeyPair() KeyPair {
-	public, secret, err := ed25519.GenerateKey(rand.Reader)
-	if err != nil { // crypto/rand does not fail on any supported system
-		panic(err)
+	for {
+		public, secret, err := ed25519.GenerateKey(rand.Reader)
+		if err != nil { // crypto/rand does not fail on any supported system
+			panic(err)
+		}
+		// One key in about 60,000 is shorter than the schema lets keys be.
+		if text := base58.Encode(public); isKeyText(text) {
+			return KeyPair{Public: text, secret: secret}
+		}
 	}
-	return KeyPair{Public: base58.Encode(public), secret: secret}
 }
 
 // KeyPairFromPrivate derives the pair from a base58 private key.
@@ -37,7 +42,11 @@ func KeyPairFromPrivate(private string) (KeyPair, error) {
 		return KeyPair{}, fmt.Errorf("private key: %w", err)
 	}
 	secret := ed25519.NewKeyFromSeed(seed)
-	return KeyPair{Public: base58.Encode(secret.Public().(ed25519.PublicKey)), secret: secret}, nil
+	public := base58.Encode(secret.Public().(ed25519.PublicKey))
+	if !isKeyText(public) {
+		return KeyPair{}, fmt.Errorf("private key: its public key %s is shorter than the 43 characters that a ledger takes; make another", public)
+	}
+	return KeyPair{Public: public, secret: secret}, nil
 }
 
 // Private returns the private key in base58.
@@ -46,8 +55,13 @@ func (k KeyPair) Private() string { return base58.Encode(k.secret.Seed()) }
 // Secret returns the private key for signing.
 func (k KeyPair) Secret() ed25519.PrivateKey { return k.secret }
 
-// String hides the private key from logs and format verbs.
+// String hides the private key from logs.
 func (k KeyPair) String() string { return k.Public }
+
+// Format hides the private key from every format verb, also %#v and %d.
+func (k KeyPair) Format(f fmt.State, verb rune) {
+	fmt.Fprintf(f, fmt.FormatString(f, verb), k.Public)
+}
 
 // DecodePublicKey reads a base58 public key.
 func DecodePublicKey(key string) (ed25519.PublicKey, error) {

@@ -31,36 +31,48 @@ func ParseTransaction(data []byte) (*Transaction, error) {
 	if err != nil {
 		return nil, err
 	}
-	return TransactionFromValue(tree)
+	return transactionOf(tree, len(data))
 }
 
-// TransactionFromValue is ParseTransaction for JSON that is parsed already.
+// TransactionFromValue is ParseTransaction for JSON that is parsed already,
+// with MaxDepth as its limit.
 func TransactionFromValue(tree canonical.Value) (*Transaction, error) {
-	t := &Transaction{tree: tree}
-	if err := t.read(tree); err != nil {
+	return transactionOf(tree, typicalBytes)
+}
+
+// typicalBytes is what most transactions do not exceed.
+const typicalBytes = 1024
+
+// transactionOf reads a transaction whose canonical form has about size bytes.
+func transactionOf(tree canonical.Value, size int) (*Transaction, error) {
+	t, err := readTransaction(tree, size)
+	if err != nil {
 		return nil, Invalid(SchemaValidationError, "%v", err)
-	}
-	t.body = tree.Append(make([]byte, 0, 1024))
-	if len(t.body) > MaxTransactionBytes {
-		return nil, Invalid(SchemaValidationError, "the transaction has %d bytes, more than %d", len(t.body), MaxTransactionBytes)
-	}
-	if n := len(t.Inputs); n > 1 && n*(len(t.body)-inputBytes(tree)) > MaxSignedBytes {
-		return nil, Invalid(SchemaValidationError, "%d inputs sign more than %d bytes", n, MaxSignedBytes)
 	}
 	return t, nil
 }
 
-func inputBytes(tree canonical.Value) int {
-	inputs, _ := tree.Get("inputs")
-	return len(inputs.Bytes())
+func readTransaction(tree canonical.Value, size int) (*Transaction, error) {
+	t := &Transaction{tree: tree}
+	if err := t.read(tree); err != nil {
+		return nil, err
+	}
+	t.form = newForm(tree, size)
+	if len(t.body) > MaxTransactionBytes {
+		return nil, at("", "the transaction has %d bytes, more than %d", len(t.body), MaxTransactionBytes)
+	}
+	if n := len(t.Inputs); n > 1 && t.signedBytes() > MaxSignedBytes {
+		return nil, at("", "%d inputs sign more than %d bytes", n, MaxSignedBytes)
+	}
+	return t, nil
 }
 
 func (t *Transaction) read(tree canonical.Value) error {
-	f, err := fields(tree, "", "asset", "id", "inputs", "metadata", "operation", "outputs", "version")
-	if err != nil {
+	if err := hasFields(tree, "", "asset", "id", "inputs", "metadata", "operation", "outputs", "version"); err != nil {
 		return err
 	}
-	asset, id, inputs, metadata, operation, outputs, version := f[0], f[1], f[2], f[3], f[4], f[5], f[6]
+	asset, id, inputs, metadata, operation, outputs, version :=
+		tree.At(0), tree.At(1), tree.At(2), tree.At(3), tree.At(4), tree.At(5), tree.At(6)
 
 	if t.ID = id.Text(); id.Kind() != canonical.String || !IsID(t.ID) {
 		return at("id", "must be 64 lower-case hexadecimal digits")
@@ -86,21 +98,19 @@ func (t *Transaction) read(tree canonical.Value) error {
 
 func (t *Transaction) readAsset(asset canonical.Value) error {
 	if t.Operation != Transfer {
-		f, err := fields(asset, "asset", "data")
-		if err != nil {
+		if err := hasFields(asset, "asset", "data"); err != nil {
 			return err
 		}
-		if k := f[0].Kind(); k != canonical.Null && k != canonical.Object {
+		if k := asset.At(0).Kind(); k != canonical.Null && k != canonical.Object {
 			return at("asset.data", "must be null or an object")
 		}
 		t.Asset = t.ID
 		return nil
 	}
-	f, err := fields(asset, "asset", "id")
-	if err != nil {
+	if err := hasFields(asset, "asset", "id"); err != nil {
 		return err
 	}
-	if t.Asset = f[0].Text(); f[0].Kind() != canonical.String || !IsID(t.Asset) {
+	if t.Asset = asset.At(0).Text(); asset.At(0).Kind() != canonical.String || !IsID(t.Asset) {
 		return at("asset.id", "must be 64 lower-case hexadecimal digits")
 	}
 	return nil
@@ -122,37 +132,37 @@ func (t *Transaction) readInputs(list canonical.Value) error {
 	return nil
 }
 
-func (in *Input) read(v canonical.Value, spends bool) error {
-	f, err := fields(v, "", "fulfillment", "fulfills", "owners_before")
-	if err != nil {
+func (in *Input) read(v canonical.Value, spends bool) (err error) {
+	if err = hasFields(v, "", "fulfillment", "fulfills", "owners_before"); err != nil {
 		return err
 	}
-	switch in.Fulfillment = f[0].Text(); {
-	case f[0].Kind() == canonical.Object: // an unsigned template
-	case f[0].Kind() != canonical.String || !strings.HasPrefix(in.Fulfillment, "cf:"):
+	fulfillment, fulfills, owners := v.At(0), v.At(1), v.At(2)
+	switch in.Fulfillment = fulfillment.Text(); {
+	case fulfillment.Kind() == canonical.Object: // an unsigned template
+	case fulfillment.Kind() != canonical.String || !strings.HasPrefix(in.Fulfillment, "cf:"):
 		return at("fulfillment", "must be a cf: URI")
 	}
-	if in.OwnersBefore, err = publicKeys(f[2]); err != nil {
+	if in.OwnersBefore, err = publicKeys(owners); err != nil {
 		return within("owners_before", err)
 	}
 	if !spends {
-		if !f[1].IsNull() {
+		if !fulfills.IsNull() {
 			return at("fulfills", "must be null in a CREATE")
 		}
 		return nil
 	}
-	link, err := fields(f[1], "fulfills", "output", "txid")
-	if err != nil {
+	if err = hasFields(fulfills, "fulfills", "output", "txid"); err != nil {
 		return err
 	}
-	index, ok := link[0].Int64()
-	if !ok || index < 0 || index > maxOutputIndex {
+	output, txid := fulfills.At(0), fulfills.At(1)
+	index, ok := output.Int64()
+	if !ok || output.Text()[0] == '-' || index > maxOutputIndex { // -0 prints unlike 0
 		return at("fulfills.output", "must be an integer from 0")
 	}
-	if link[1].Kind() != canonical.String || !IsID(link[1].Text()) {
+	if txid.Kind() != canonical.String || !IsID(txid.Text()) {
 		return at("fulfills.txid", "must be 64 lower-case hexadecimal digits")
 	}
-	in.Fulfills = &OutputRef{TxID: link[1].Text(), Index: int(index)}
+	in.Fulfills = &OutputRef{TxID: txid.Text(), Index: int(index)}
 	return nil
 }
 
@@ -172,33 +182,31 @@ func (t *Transaction) readOutputs(list canonical.Value) error {
 	return nil
 }
 
-func (o *Output) read(v canonical.Value) error {
-	f, err := fields(v, "", "amount", "condition", "public_keys")
-	if err != nil {
+func (o *Output) read(v canonical.Value) (err error) {
+	if err = hasFields(v, "", "amount", "condition", "public_keys"); err != nil {
 		return err
 	}
-	amount := f[0].Text()
-	if f[0].Kind() != canonical.Int || amount[0] == '-' || amount == "0" {
+	amount, condition, keys := v.At(0), v.At(1), v.At(2)
+	o.Amount = Amount(amount.Text())
+	if amount.Kind() != canonical.Int || o.Amount[0] == '-' || o.Amount == "0" {
 		return at("amount", "must be an integer of at least 1")
 	}
-	if len(amount) > MaxAmountDigits {
-		return at("amount", "has %d digits, more than %d", len(amount), MaxAmountDigits)
+	if len(o.Amount) > MaxAmountDigits {
+		return at("amount", "has %d digits, more than %d", len(o.Amount), MaxAmountDigits)
 	}
-	o.Amount = Amount(amount)
-	if o.PublicKeys, err = publicKeys(f[2]); err != nil {
+	if o.PublicKeys, err = publicKeys(keys); err != nil {
 		return within("public_keys", err)
 	}
-	c, err := fields(f[1], "condition", "details", "uri")
-	if err != nil {
+	if err = hasFields(condition, "condition", "details", "uri"); err != nil {
 		return err
 	}
-	if c[0].Kind() != canonical.Object {
+	details, uri := condition.At(0), condition.At(1)
+	if details.Kind() != canonical.Object {
 		return at("condition.details", "must be an object")
 	}
-	if c[1].Kind() != canonical.String || !strings.HasPrefix(c[1].Text(), "cc:") {
+	if o.ConditionURI = uri.Text(); uri.Kind() != canonical.String || !strings.HasPrefix(o.ConditionURI, "cc:") {
 		return at("condition.uri", "must be a cc: URI")
 	}
-	o.ConditionURI = c[1].Text()
 	return nil
 }
 
@@ -246,29 +254,31 @@ func IsID(s string) bool {
 	return true
 }
 
-// fields returns the values of exactly the keys named, which are sorted. A
-// key that is missing, or one too many, is an error that names it.
-func fields(v canonical.Value, path string, keys ...string) ([]canonical.Value, error) {
+// hasFields checks that v is an object of exactly the keys named, which are
+// sorted, so that key i is v.At(i). A key that is missing, or one too many, is
+// an error that names it.
+func hasFields(v canonical.Value, path string, keys ...string) error {
+	exact := v.Kind() == canonical.Object && v.Len() == len(keys)
+	for i := 0; exact && i < len(keys); i++ {
+		exact = v.Key(i) == keys[i]
+	}
+	if exact {
+		return nil
+	}
 	if v.Kind() != canonical.Object {
-		return nil, at(path, "must be an object, not %s", v.Kind())
+		return at(path, "must be an object, not %s", v.Kind())
 	}
-	list := make([]canonical.Value, len(keys))
-	for i, key := range keys {
-		value, ok := v.Get(key)
-		if !ok {
-			return nil, at(path, "%q is missing", key)
+	for _, key := range keys {
+		if _, ok := v.Get(key); !ok {
+			return at(path, "%q is missing", key)
 		}
-		list[i] = value
-	}
-	if v.Len() == len(keys) {
-		return list, nil
 	}
 	for i := range v.Len() {
 		if !slices.Contains(keys, v.Key(i)) {
-			return nil, at(path, "unknown field %.60q", v.Key(i))
+			return at(path, "unknown field %.60q", v.Key(i))
 		}
 	}
-	return nil, at(path, "unknown field")
+	return at(path, "unknown field")
 }
 
 // pathError is a fault at a dotted path into a document.

@@ -92,33 +92,34 @@ const maxStatementDepth = 3
 const maxEpochs = 99_999_999
 
 func (s *Statement) read(tree canonical.Value) error {
-	f, err := fields(tree, "", "federation", "node_pubkey", "signature")
-	if err != nil {
+	if err := hasFields(tree, "", "federation", "node_pubkey", "signature"); err != nil {
 		return err
 	}
-	inner, err := fields(f[0], "federation", "from", "members", "number", "previous")
-	if err != nil {
+	inner, signer, signature := tree.At(0), tree.At(1), tree.At(2)
+	if err := hasFields(inner, "federation", "from", "members", "number", "previous"); err != nil {
 		return err
 	}
-	if f[1].Kind() != canonical.String || f[2].Kind() != canonical.String {
+	from, members, number, previous := inner.At(0), inner.At(1), inner.At(2), inner.At(3)
+	if signer.Kind() != canonical.String || signature.Kind() != canonical.String {
 		return at("", "node_pubkey and signature must be strings")
 	}
-	s.NodePubkey, s.Signature = f[1].Text(), f[2].Text()
-	if s.From, err = readTimestamp(inner[0]); err != nil {
+	s.NodePubkey, s.Signature = signer.Text(), signature.Text()
+	var err error
+	if s.From, err = readTimestamp(from); err != nil {
 		return within("federation.from", err)
 	}
-	if s.Members, err = publicKeys(inner[1]); err != nil {
+	if s.Members, err = publicKeys(members); err != nil {
 		return within("federation.members", err)
 	}
 	if len(s.Members) == 0 || !slices.IsSorted(s.Members) || len(slices.Compact(slices.Clone(s.Members))) != len(s.Members) {
 		return at("federation.members", "must be sorted and without repetitions")
 	}
-	number, ok := inner[2].Int64()
-	if !ok || number < 1 || number > maxEpochs {
+	n, ok := number.Int64()
+	if !ok || n < 1 || n > maxEpochs {
 		return at("federation.number", "must be an integer of at least 1")
 	}
-	s.Number = int(number)
-	if s.Previous = inner[3].Text(); !inner[3].IsNull() && !IsID(s.Previous) {
+	s.Number = int(n)
+	if s.Previous = previous.Text(); !previous.IsNull() && !IsID(s.Previous) {
 		return at("federation.previous", "must be null or a hash")
 	}
 	return nil

@@ -56,8 +56,8 @@ type Transaction struct {
 	// own id in a CREATE.
 	Asset string
 
-	body []byte
-	tree canonical.Value
+	form
+	tree canonical.Value // null once compact
 }
 
 // Bytes returns the canonical form, id and fulfillments included. It must not
@@ -72,13 +72,17 @@ func (t *Transaction) Digest() [sha256.Size]byte { return sha256.Sum256(t.body) 
 func (t *Transaction) SameBody(other *Transaction) bool { return bytes.Equal(t.body, other.body) }
 
 // Compact drops the parsed form that only validation needs, about two thirds
-// of the memory a transaction takes; it comes back when asked for. Call it
-// before sharing.
+// of the memory a transaction takes; what is asked of it later is parsed
+// again. Call it before sharing.
 func (t *Transaction) Compact() { t.tree = canonical.Value{} }
 
 // Details returns output i's condition.details.
 func (t *Transaction) Details(i int) canonical.Value {
-	outputs, _ := t.Value().Get("outputs")
+	if t.tree.IsNull() {
+		at := t.details[i]
+		return parseOwn(t.body[at.from:at.to])
+	}
+	outputs, _ := t.tree.Get("outputs")
 	condition, _ := outputs.At(i).Get("condition")
 	details, _ := condition.Get("details")
 	return details
@@ -87,47 +91,29 @@ func (t *Transaction) Details(i int) canonical.Value {
 // Value returns the parsed body, also after Compact.
 func (t *Transaction) Value() canonical.Value {
 	if t.tree.IsNull() {
-		tree, err := canonical.Parse(t.body)
-		if err != nil { // body came out of canonical's own printer
-			panic("ledger: canonical body does not parse: " + err.Error())
-		}
-		return tree
+		return parseOwn(t.body)
 	}
 	return t.tree
 }
 
-var nullFulfillment = canonical.Value{}
-
-// unsigned returns the inputs with every fulfillment null.
-func unsigned(inputs canonical.Value) []canonical.Value {
-	list := make([]canonical.Value, inputs.Len())
-	for i := range list {
-		list[i] = inputs.At(i).With("fulfillment", nullFulfillment)
+// parseOwn parses what canonical's own printer wrote.
+func parseOwn(data []byte) canonical.Value {
+	tree, err := canonical.Parse(data)
+	if err != nil {
+		panic("ledger: canonical JSON does not parse: " + err.Error())
 	}
-	return list
+	return tree
 }
 
 // ComputeID returns the hash of the canonical transaction without its id and
 // with every fulfillment null. A sound transaction has it as its ID.
-func (t *Transaction) ComputeID() string {
-	tree := t.Value()
-	inputs, _ := tree.Get("inputs")
-	return idOf(tree.With("inputs", canonical.ArrayOf(unsigned(inputs)...)))
-}
-
-func idOf(unsigned canonical.Value) string { return Hash(unsigned.Without("id").Bytes()) }
+func (t *Transaction) ComputeID() string { return t.computeID() }
 
 // SigningMessage returns the bytes that input i signs: the transaction with
 // only that input, its fulfillment null, and with the id of exactly that
-// reduced body.
-func (t *Transaction) SigningMessage(i int) []byte { return signingMessage(t.Value(), i) }
-
-func signingMessage(tree canonical.Value, i int) []byte {
-	inputs, _ := tree.Get("inputs")
-	input := inputs.At(i).With("fulfillment", nullFulfillment)
-	reduced := tree.With("inputs", canonical.ArrayOf(input))
-	return reduced.With("id", canonical.StringOf(idOf(reduced))).Bytes()
-}
+// reduced body. For the only input that is the transaction's own ID, which the
+// caller has compared with ComputeID.
+func (t *Transaction) SigningMessage(i int) []byte { return t.signingMessage(i, t.ID) }
 
 // Spends lists the outputs that the transaction spends, in input order.
 func (t *Transaction) Spends() []OutputRef {

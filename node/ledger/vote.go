@@ -77,32 +77,32 @@ func ParseVote(data []byte) (*Vote, error) {
 const maxVoteDepth = 2
 
 func (v *Vote) read(tree canonical.Value) error {
-	f, err := fields(tree, "", "node_pubkey", "signature", "vote")
-	if err != nil {
+	if err := hasFields(tree, "", "node_pubkey", "signature", "vote"); err != nil {
 		return err
 	}
-	inner, err := fields(f[2], "vote", "invalid_reason", "is_block_valid", "previous_block", "timestamp", "voting_for_block")
-	if err != nil {
+	voter, signature, inner := tree.At(0), tree.At(1), tree.At(2)
+	if err := hasFields(inner, "vote", "invalid_reason", "is_block_valid", "previous_block", "timestamp", "voting_for_block"); err != nil {
 		return err
 	}
-	for _, s := range []canonical.Value{f[0], f[1], inner[2], inner[4]} {
+	reason, verdict, previous, timestamp, block := inner.At(0), inner.At(1), inner.At(2), inner.At(3), inner.At(4)
+	for _, s := range []canonical.Value{voter, signature, previous, block} {
 		if s.Kind() != canonical.String {
 			return at("", "node_pubkey, signature, vote.previous_block and vote.voting_for_block must be strings")
 		}
 	}
-	v.NodePubkey, v.Signature, v.PreviousBlock, v.BlockID = f[0].Text(), f[1].Text(), inner[2].Text(), inner[4].Text()
+	v.NodePubkey, v.Signature, v.PreviousBlock, v.BlockID = voter.Text(), signature.Text(), previous.Text(), block.Text()
 	if !isKeyText(v.NodePubkey) || !IsID(v.BlockID) || !IsID(v.PreviousBlock) {
 		return at("", "node_pubkey must be a key, vote.previous_block and vote.voting_for_block ids")
 	}
-	reason := inner[0]
 	if v.InvalidReason = reason.Text(); !reason.IsNull() && (reason.Kind() != canonical.String || reason.Text() == "") {
 		return at("vote.invalid_reason", "must be null or a short word")
 	}
-	if inner[1].Kind() != canonical.Bool {
+	if verdict.Kind() != canonical.Bool {
 		return at("vote.is_block_valid", "must be true or false")
 	}
-	v.Valid = inner[1].Bool()
-	if v.Timestamp, err = readTimestamp(inner[3]); err != nil {
+	v.Valid = verdict.Bool()
+	var err error
+	if v.Timestamp, err = readTimestamp(timestamp); err != nil {
 		return within("vote.timestamp", err)
 	}
 	return nil
