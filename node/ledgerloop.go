@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -77,17 +78,20 @@ func (n *Node) update(do func(u *chainstate.Update) error) error {
 	return u.Commit()
 }
 
-// judge tells to which epoch a block belongs, and whether it can be valid.
+// errForeign is wrapped where a block is not one of the federation's.
+var errForeign = errors.New("the block is not the federation's")
+
+// judge tells to which epoch a block belongs, and why it can never be valid.
 func (n *Node) judge(b *ledger.Block, unsound error) (epoch chainstate.Epoch, why error) {
 	epoch, ok := n.state.EpochAt(b.Timestamp)
 	voters := slices.Sorted(slices.Values(b.Voters))
 	switch {
 	case !ok:
-		return epoch, fmt.Errorf("its timestamp %d is before the genesis block's", b.Timestamp)
+		return epoch, fmt.Errorf("%w: its timestamp %d is before the genesis block's", errForeign, b.Timestamp)
 	case !epoch.Has(b.NodePubkey):
-		return epoch, fmt.Errorf("its maker %s was not in the federation", b.NodePubkey)
+		return epoch, fmt.Errorf("%w: its maker %s was no member", errForeign, b.NodePubkey)
 	case !slices.Equal(voters, epoch.Members):
-		return epoch, fmt.Errorf("its voters are not the federation as it was when it was made")
+		return epoch, fmt.Errorf("%w: its voters are not the members when it was made", errForeign)
 	}
 	return epoch, unsound
 }

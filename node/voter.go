@@ -17,6 +17,7 @@ import (
 
 // Reasons of invalid votes, the short words in invalid_reason.
 const (
+	reasonForeign   = "NODES_PUBKEYS_MISMATCH"
 	reasonUnsound   = "UNSOUND_TRANSACTION"
 	reasonDuplicate = "DUPLICATE_TRANSACTION"
 	reasonUndecided = "UNDECIDED_INPUT"
@@ -192,7 +193,10 @@ func (v *voter) decideVote(b *ledger.Block, epoch chainstate.Epoch, why error) e
 	if own, err := n.journal.Vote(b.ID); err != nil || own != nil {
 		return err
 	}
-	if why != nil {
+	switch {
+	case errors.Is(why, errForeign):
+		return v.vote(b, false, reasonForeign)
+	case why != nil:
 		return v.vote(b, false, reasonUnsound)
 	}
 	if status, err := n.state.BlockStatus(b.ID); err != nil || status != consensus.Undecided {

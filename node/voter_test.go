@@ -140,7 +140,6 @@ func TestForeignBlocksAreInvalid(t *testing.T) {
 	for name, b := range map[string]*ledger.Block{
 		"a stranger's":          ledger.NewBlock(stranger, now, n.members, []*ledger.Transaction{newCreate(t, alice, 1)}),
 		"its maker sole voter":  ledger.NewBlock(peer, now, []string{peer.Public}, []*ledger.Transaction{newCreate(t, alice, 2)}),
-		"no voters":             ledger.NewBlock(peer, now, []string{}, []*ledger.Transaction{newCreate(t, alice, 3)}),
 		"one voter twice":       ledger.NewBlock(peer, now, []string{peer.Public, peer.Public}, []*ledger.Transaction{newCreate(t, alice, 4)}),
 		"a stranger voter more": ledger.NewBlock(peer, now, append([]string{stranger.Public}, n.members...), []*ledger.Transaction{newCreate(t, alice, 5)}),
 		"before the genesis":    ledger.NewBlock(peer, n.genesis.Timestamp-1, n.members, []*ledger.Transaction{newCreate(t, alice, 6)}),

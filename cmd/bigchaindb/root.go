@@ -114,7 +114,7 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand())
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.benchCommand())
 	return root
 }
 
