@@ -1,6 +1,8 @@
 package embedded
 
 import (
+	"os"
+	"os/exec"
 	"testing"
 
 	"github.com/couchledger/couchledger/statedb"
@@ -43,4 +45,14 @@ func TestConformance(t *testing.T) {
 			return open(t, paths[db])
 		},
 	}, func(t *testing.T) statedb.DB { return open(t, t.TempDir()) })
+}
+
+// runSelf runs one test of this binary in a process of its own.
+func runSelf(t *testing.T, test string, env ...string) {
+	t.Helper()
+	command := exec.CommandContext(t.Context(), os.Args[0], "-test.run", "^"+test+"$")
+	command.Env = append(os.Environ(), env...)
+	if output, err := command.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, output)
+	}
 }
