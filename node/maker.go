@@ -223,6 +223,15 @@ func (m *maker) make(ctx context.Context, entries []*entry) error {
 		return nil
 	}
 	block := ledger.NewBlock(m.n.key, timestamp, epoch.Members, draft.block)
+	if status, err := m.n.state.BlockStatus(block.ID); err != nil || status != consensus.Unknown {
+		// An invalid block of this second held just these transactions: this
+		// one would be the same again, and never be decided.
+		m.mu.Lock()
+		m.last = max(m.last, timestamp+1)
+		m.mu.Unlock()
+		m.n.backlog.giveBack(entries)
+		return err
+	}
 	if err := m.n.journal.PutBlock(block); err != nil {
 		return err
 	}
