@@ -223,3 +223,19 @@ func idsOf(list []*ledger.Transaction) []string {
 func outputLink(txID string, index int) string {
 	return fmt.Sprintf("../transactions/%s/outputs/%d", txID, index)
 }
+
+// root is what the root says about the node.
+type root struct {
+	Key     string `json:"public_key"`
+	Keyring []string
+}
+
+func (n *node) key(t testing.TB) string {
+	t.Helper()
+	return decode[root](t, n.get(t, "/")).Key
+}
+
+func (n *node) keyring(t testing.TB) []string {
+	t.Helper()
+	return decode[root](t, n.get(t, "/")).Keyring
+}

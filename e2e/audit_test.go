@@ -68,9 +68,7 @@ func newAudit(t testing.TB, n *node) *audit {
 		t: t, n: n, status: map[string]string{}, reasons: map[string]string{},
 		blocks: map[string]*ledger.Block{}, votes: map[string]*ledger.Vote{}, valid: map[string]*ledger.Transaction{},
 	}
-	a.key = decode[struct {
-		Key string `json:"public_key"`
-	}](t, n.get(t, "/")).Key
+	a.key = n.key(t)
 	return a
 }
 

@@ -72,18 +72,20 @@ func (l *load) stop() {
 	l.work.Wait()
 }
 
-// accepted counts the transactions answered with 202 so far.
-func (l *load) accepted() int {
+// acceptedRecords lists the transactions answered with 202 so far.
+func (l *load) acceptedRecords() []*record {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	count := 0
+	var list []*record
 	for _, r := range l.order {
 		if r.accepted {
-			count++
+			list = append(list, r)
 		}
 	}
-	return count
+	return list
 }
+
+func (l *load) accepted() int { return len(l.acceptedRecords()) }
 
 func (l *load) fault(format string, args ...any) {
 	l.mu.Lock()

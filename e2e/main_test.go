@@ -12,8 +12,8 @@ import (
 	"time"
 )
 
-// binary is the path of the command, built once for all tests.
-var binary string
+// program is the path of the command, built once for all tests.
+var program string
 
 func TestMain(m *testing.M) {
 	folder, err := os.MkdirTemp("", "bigchaindb-e2e-")
@@ -21,8 +21,8 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(folder, "bigchaindb")
-	args := []string{"build", "-o", binary}
+	program = filepath.Join(folder, "bigchaindb")
+	args := []string{"build", "-o", program}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
