@@ -10,6 +10,7 @@
 package chainstate
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,7 @@ const (
 // State is an open chainstate. Reads may come from any goroutine; there is one
 // Update at a time.
 type State struct {
-	db *pebble.DB
+	db *kv.Store
 
 	writer    sync.Mutex // held from Begin to the Update's end
 	arrivals  uint64     // blocks so far; guarded by writer
@@ -53,6 +54,10 @@ type State struct {
 	mu      sync.RWMutex
 	genesis string
 	epochs  []Epoch
+
+	untidy   chan []byte // a range of keys to compact
+	tidied   chan struct{}
+	stopTidy context.CancelFunc
 }
 
 // Epoch is one stretch of the federation's history.
@@ -79,6 +84,9 @@ func Open(folder string, fs vfs.FS) (*State, error) {
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	ctx, cancel := context.WithCancel(context.Background())
+	s.untidy, s.tidied, s.stopTidy = make(chan []byte, 1), make(chan struct{}), cancel
+	go s.tidy(ctx)
 	return s, nil
 }
 
@@ -88,10 +96,7 @@ func (s *State) load() error {
 		return err
 	}
 	if format != formatVersion {
-		if err := s.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.NoSync); err != nil {
-			return err
-		}
-		return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
+		return s.Reset()
 	}
 	if s.genesis, err = s.meta(metaGenesis); err != nil {
 		return err
@@ -112,10 +117,25 @@ func (s *State) load() error {
 	return json.Unmarshal([]byte(epochs), &s.epochs)
 }
 
+// Reset begins an empty chainstate.
+func (s *State) Reset() error {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	if err := s.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.NoSync); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.arrivals, s.decisions, s.genesis, s.epochs = 0, 0, "", nil
+	return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
+}
+
 // Close closes the folder.
 func (s *State) Close() error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
+	s.stopTidy()
+	<-s.tidied
 	return s.db.Close()
 }
 

@@ -58,7 +58,7 @@ func (s *State) Statements(number int) (map[string]*ledger.Statement, error) {
 }
 
 func statements(r pebble.Reader, prefix []byte) (map[string]*ledger.Statement, error) {
-	it, err := r.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)})
+	it, err := r.NewIter(iterOptions(prefix))
 	if err != nil {
 		return nil, err
 	}
@@ -72,6 +72,10 @@ func statements(r pebble.Reader, prefix []byte) (map[string]*ledger.Statement, e
 		list[st.NodePubkey] = st
 	}
 	return list, it.Error()
+}
+
+func iterOptions(prefix []byte) *pebble.IterOptions {
+	return &pebble.IterOptions{LowerBound: prefix, UpperBound: after(prefix)}
 }
 
 // BlockRef names a block and its status.
@@ -197,7 +201,7 @@ func (s *State) Pending(after uint64) (Decision, bool, error) {
 
 // Undecided lists the blocks that are not decided, in order of arrival.
 func (s *State) Undecided() ([]string, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: []byte{openPrefix}, UpperBound: []byte{openPrefix + 1}})
+	it, err := s.db.NewIter(iterOptions([]byte{openPrefix}))
 	if err != nil {
 		return nil, err
 	}
@@ -263,7 +267,12 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	if err != nil {
 		return "", err
 	}
-	defer it.Close()
+	defer func() {
+		if skipped(it) > maxSkipped {
+			s.askTidy(base)
+		}
+		it.Close()
+	}()
 	var last []byte
 	n := 0
 	for ok := it.First(); ok; ok = it.Next() {

@@ -3,6 +3,7 @@ package chainstate
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -42,13 +43,12 @@ func (u *Update) Discard() {
 // together with the checkpoints in it.
 func (u *Update) Commit() error {
 	defer u.s.writer.Unlock()
-	defer u.batch.Close()
 	for name, n := range map[string]uint64{metaArrivals: u.arrivals, metaDecisions: u.decisions} {
 		if err := u.set(metaKey(name), binary.BigEndian.AppendUint64(nil, n)); err != nil {
-			return err
+			return errors.Join(err, u.batch.Close())
 		}
 	}
-	if err := u.batch.Commit(pebble.NoSync); err != nil {
+	if err := u.s.db.Apply(u.batch, pebble.NoSync); err != nil {
 		return fmt.Errorf("chainstate: %w", err)
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions

@@ -9,10 +9,12 @@
 package journal
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"strings"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,8 +37,9 @@ const (
 )
 
 const (
-	metaOwner = "owner" // the node's public key
-	metaLast  = "last"  // the block voted on last
+	metaOwner    = "owner"    // the node's public key
+	metaLast     = "last"     // the block voted on last
+	metaRestored = "restored" // there once Restored was called
 )
 
 // RefusalAge is how long the reason for a refusal is kept.
@@ -44,32 +47,16 @@ const RefusalAge = 24 * time.Hour
 
 // Journal is an open journal. Its methods may be called from any goroutine.
 type Journal struct {
-	db    *pebble.DB
+	db    *kv.Store
 	fresh bool
 
 	mu      sync.RWMutex
 	last    string
-	txLocks map[string]string           // transaction → block
-	locks   map[ledger.OutputRef]string // spent output → block
+	txLocks lockTable[string]           // by transaction
+	locks   lockTable[ledger.OutputRef] // by spent output
 	held    map[string]Locks            // block → what it locks
-}
 
-// Locks are what a valid vote on a block binds its voter to: no other block
-// with one of these transactions, or spending one of these outputs, gets
-// another one.
-type Locks struct {
-	Transactions []string
-	Outputs      []ledger.OutputRef
-}
-
-// LocksOf returns what a valid vote on a block locks.
-func LocksOf(b *ledger.Block) Locks {
-	l := Locks{Transactions: make([]string, len(b.Transactions))}
-	for i, t := range b.Transactions {
-		l.Transactions[i] = t.ID
-		l.Outputs = append(l.Outputs, t.Spends()...)
-	}
-	return l
+	refusing sync.Mutex
 }
 
 // Open opens the journal of the node with that public key, or begins an empty
@@ -81,8 +68,8 @@ func Open(folder, publicKey string, fs vfs.FS) (*Journal, error) {
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	j := &Journal{
-		db: db, txLocks: map[string]string{},
-		locks: map[ledger.OutputRef]string{}, held: map[string]Locks{},
+		db: db, txLocks: lockTable[string]{},
+		locks: lockTable[ledger.OutputRef]{}, held: map[string]Locks{},
 	}
 	if err := j.load(publicKey); err != nil {
 		return nil, errors.Join(fmt.Errorf("journal: %w", err), db.Close())
@@ -107,18 +94,34 @@ func (j *Journal) load(publicKey string) error {
 		return err
 	}
 	j.last = string(last)
+	restored, err := j.get(metaPrefix, metaRestored)
+	if err != nil {
+		return err
+	}
+	j.fresh = restored == nil && last == nil
 	return j.each(lockPrefix, func(block string, value []byte) error {
 		l, err := readLocks(value)
+		if err != nil {
+			return fmt.Errorf("locks of block %s: %w", block, err)
+		}
 		j.hold(block, l)
-		return err
+		return nil
 	})
 }
 
 // Close closes the folder.
 func (j *Journal) Close() error { return j.db.Close() }
 
-// Fresh reports whether the journal was empty when it was opened.
+// Fresh reports whether the journal, when it was opened, was empty or not yet
+// Restored: the node may have given votes that it does not hold.
 func (j *Journal) Fresh() bool { return j.fresh }
+
+// Restored says that all of the node's earlier votes have been adopted, so
+// that the journal is not Fresh when it is opened next. A vote that is recorded
+// says so too, since a node does not vote before.
+func (j *Journal) Restored() error {
+	return j.db.Set(key(metaPrefix, metaRestored), nil, pebble.Sync)
+}
 
 func key(prefix byte, name string) []byte { return append([]byte{prefix}, name...) }
 
@@ -154,7 +157,11 @@ func (j *Journal) Vote(block string) (*ledger.Vote, error) {
 	if err != nil || value == nil {
 		return nil, err
 	}
-	return ledger.ParseVote(value)
+	v, err := ledger.ParseVote(value)
+	if err != nil {
+		return nil, fmt.Errorf("journal: own vote on block %s: %w", block, err)
+	}
+	return v, nil
 }
 
 // LastVoted returns the block that this node voted on last, "" before the first.
@@ -168,17 +175,27 @@ func (j *Journal) LastVoted() string {
 func (j *Journal) SetLastVoted(block string) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	if err := j.db.Set(key(metaPrefix, metaLast), []byte(block), pebble.Sync); err != nil {
+		return err
+	}
 	j.last = block
-	return j.db.Set(key(metaPrefix, metaLast), []byte(block), pebble.Sync)
+	return nil
 }
 
 // Record writes a vote down, with what it locks if it is a valid one, before
-// it is sent. When it returns nil the vote is durable and binding.
+// it is sent. When it returns nil the vote is durable and binding. It refuses
+// a second vote on a block with the other verdict.
 func (j *Journal) Record(v *ledger.Vote, locks Locks) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	known, err := j.Vote(v.BlockID)
+	if err != nil {
+		return err
+	}
+	if known != nil && known.Valid != v.Valid {
+		return fmt.Errorf("journal: block %s has a vote of this node with the other verdict", v.BlockID)
+	}
 	batch := j.db.NewBatch()
-	defer batch.Close()
 	sets := []struct{ k, v []byte }{
 		{key(votePrefix, v.BlockID), v.Bytes()},
 		{key(unsentPrefix, v.BlockID), nil},
@@ -189,11 +206,11 @@ func (j *Journal) Record(v *ledger.Vote, locks Locks) error {
 	}
 	for _, s := range sets {
 		if err := batch.Set(s.k, s.v, nil); err != nil {
-			return err
+			return errors.Join(err, batch.Close())
 		}
 	}
-	if err := batch.Commit(pebble.Sync); err != nil {
-		return err
+	if err := j.db.Apply(batch, pebble.Sync); err != nil {
+		return fmt.Errorf("journal: %w", err)
 	}
 	j.last = v.BlockID
 	if v.Valid {
@@ -220,13 +237,24 @@ func (j *Journal) Lock(block string, locks Locks) error {
 }
 
 func (j *Journal) hold(block string, l Locks) {
+	if _, ok := j.held[block]; ok {
+		return
+	}
 	j.held[block] = l
 	for _, tx := range l.Transactions {
-		j.txLocks[tx] = block
+		j.txLocks.lock(tx, block)
 	}
 	for _, ref := range l.Outputs {
-		j.locks[ref] = block
+		j.locks.lock(ref, block)
 	}
+}
+
+// Held lists the blocks that have locks. One that is decided should have been
+// released; a crash may have come between.
+func (j *Journal) Held() []string {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return slices.Sorted(maps.Keys(j.held))
 }
 
 // Release drops the locks of a block that is decided: from then on the
@@ -240,14 +268,10 @@ func (j *Journal) Release(block string) error {
 	}
 	delete(j.held, block)
 	for _, tx := range l.Transactions {
-		if j.txLocks[tx] == block {
-			delete(j.txLocks, tx)
-		}
+		j.txLocks.release(tx, block)
 	}
 	for _, ref := range l.Outputs {
-		if j.locks[ref] == block {
-			delete(j.locks, ref)
-		}
+		j.locks.release(ref, block)
 	}
 	return j.db.Delete(key(lockPrefix, block), pebble.NoSync)
 }
@@ -257,7 +281,15 @@ func (j *Journal) Release(block string) error {
 func (j *Journal) LockedTransaction(tx string) string {
 	j.mu.RLock()
 	defer j.mu.RUnlock()
-	return j.txLocks[tx]
+	return j.txLocks.first(tx)
+}
+
+// LockedOutput returns the undecided block that this node voted valid and that
+// spends an output, "" when there is none.
+func (j *Journal) LockedOutput(ref ledger.OutputRef) string {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	return j.locks.first(ref)
 }
 
 // Unsent lists the votes that are not known to be in the database.
@@ -286,10 +318,13 @@ func (j *Journal) PutBlock(b *ledger.Block) error {
 // Outbox lists the blocks that are not known to be in the database.
 func (j *Journal) Outbox() ([]*ledger.Block, error) {
 	var list []*ledger.Block
-	err := j.each(outboxPrefix, func(_ string, value []byte) error {
+	err := j.each(outboxPrefix, func(id string, value []byte) error {
 		b, err := ledger.ParseBlock(value)
+		if err != nil {
+			return fmt.Errorf("journal: own block %s: %w", id, err)
+		}
 		list = append(list, b)
-		return err
+		return nil
 	})
 	return list, err
 }
@@ -308,23 +343,24 @@ type Refusal struct {
 // Refuse keeps the reasons why transactions were refused after they had been
 // accepted, and drops those older than RefusalAge.
 func (j *Journal) Refuse(now time.Time, refusals []Refusal) error {
+	j.refusing.Lock() // what is dropped depends on what is there
+	defer j.refusing.Unlock()
 	batch := j.db.NewBatch()
-	defer batch.Close()
-	stamp := binary.BigEndian.AppendUint64(nil, uint64(now.Unix()))
+	err := j.dropRefusals(batch, now.Add(-RefusalAge))
+	stamp := binary.BigEndian.AppendUint64(nil, uint64(max(now.Unix(), 0)))
 	for _, r := range refusals {
-		if err := batch.Set(key(refusalPrefix, r.TxID), append(stamp[:8:8], r.Reason...), nil); err != nil {
-			return err
-		}
-		if err := batch.Set(key(refusedAt, string(stamp)+r.TxID), nil, nil); err != nil {
-			return err
-		}
+		err = errors.Join(err,
+			batch.Set(key(refusalPrefix, r.TxID), append(stamp[:8:8], r.Reason...), nil),
+			batch.Set(key(refusedAt, string(stamp)+r.TxID), nil, nil))
 	}
-	if err := j.dropRefusals(batch, now.Add(-RefusalAge)); err != nil {
-		return err
+	if err != nil {
+		return errors.Join(err, batch.Close())
 	}
-	return batch.Commit(pebble.Sync)
+	return j.db.Apply(batch, pebble.Sync)
 }
 
+// dropRefusals drops the refusals before a time, but for transactions that
+// were refused again since.
 func (j *Journal) dropRefusals(batch *pebble.Batch, before time.Time) error {
 	end := binary.BigEndian.AppendUint64([]byte{refusedAt}, uint64(max(before.Unix(), 0)))
 	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: []byte{refusedAt}, UpperBound: end})
@@ -336,11 +372,30 @@ func (j *Journal) dropRefusals(batch *pebble.Batch, before time.Time) error {
 		if err := batch.Delete(it.Key(), nil); err != nil {
 			return err
 		}
-		if err := batch.Delete(key(refusalPrefix, string(it.Key()[9:])), nil); err != nil {
+		if len(it.Key()) < 9 {
+			continue
+		}
+		stamp, tx := it.Key()[1:9], string(it.Key()[9:])
+		value, err := j.get(refusalPrefix, tx)
+		if err != nil {
 			return err
+		}
+		if bytes.HasPrefix(value, stamp) {
+			if err := batch.Delete(key(refusalPrefix, tx), nil); err != nil {
+				return err
+			}
 		}
 	}
 	return it.Error()
+}
+
+// Unrefuse forgets why a transaction was refused: it is accepted anew.
+func (j *Journal) Unrefuse(tx string) error {
+	reason, err := j.get(refusalPrefix, tx)
+	if err != nil || reason == nil {
+		return err
+	}
+	return j.db.Delete(key(refusalPrefix, tx), pebble.NoSync)
 }
 
 // Refusal returns why a transaction was refused, "" when it was not or when
@@ -354,42 +409,4 @@ func (j *Journal) Refusal(now time.Time, tx string) (string, error) {
 		return "", nil
 	}
 	return string(value[8:]), nil
-}
-
-// LockedOutput returns the undecided block that this node voted valid and that
-// spends an output, "" when there is none.
-func (j *Journal) LockedOutput(ref ledger.OutputRef) string {
-	j.mu.RLock()
-	defer j.mu.RUnlock()
-	return j.locks[ref]
-}
-
-// append encodes locks as lines: a transaction's id, or an id with the index
-// of an output.
-func (l Locks) append(dst []byte) []byte {
-	for _, tx := range l.Transactions {
-		dst = append(append(dst, tx...), '\n')
-	}
-	for _, ref := range l.Outputs {
-		dst = fmt.Appendf(dst, "%s %d\n", ref.TxID, ref.Index)
-	}
-	return dst
-}
-
-func readLocks(value []byte) (Locks, error) {
-	var l Locks
-	for line := range strings.Lines(string(value)) {
-		line = strings.TrimSuffix(line, "\n")
-		tx, index, spends := strings.Cut(line, " ")
-		if !spends {
-			l.Transactions = append(l.Transactions, tx)
-			continue
-		}
-		ref := ledger.OutputRef{TxID: tx}
-		if _, err := fmt.Sscanf(index, "%d", &ref.Index); err != nil {
-			return l, fmt.Errorf("a lock is malformed: %q", line)
-		}
-		l.Outputs = append(l.Outputs, ref)
-	}
-	return l, nil
 }

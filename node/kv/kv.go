@@ -31,7 +31,7 @@ const bloomBits = 10
 
 // Open opens the store in a folder, which it makes with mode 0700. fs is nil
 // for the machine's own file system.
-func Open(folder string, fs vfs.FS) (*pebble.DB, error) {
+func Open(folder string, fs vfs.FS) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
 		if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
@@ -41,40 +41,52 @@ func Open(folder string, fs vfs.FS) (*pebble.DB, error) {
 	if err := fs.MkdirAll(folder, 0o700); err != nil {
 		return nil, err
 	}
-	cache := pebble.NewCache(cacheSize)
-	defer cache.Unref()
-	options := &pebble.Options{
-		FS:                          fs,
-		Cache:                       cache,
-		MemTableSize:                memTableSize,
-		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
-		FormatMajorVersion:          pebble.FormatNewest,
-		Logger:                      quiet{},
-	}
-	for i := range options.Levels {
-		options.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
-		options.Levels[i].FilterType = pebble.TableFilter
-	}
-	db, err := pebble.Open(folder, options)
+	s := &Store{folder: folder, failed: make(chan struct{})}
+	err := s.write(func() (err error) {
+		s.DB, err = pebble.Open(folder, s.options(fs))
+		return err
+	})
 	switch {
 	case err == nil:
-		return db, nil
-	case errors.Is(err, syscall.EAGAIN) || strings.Contains(err.Error(), "lock held"):
+		s.opened.Store(true)
+		return s, nil
+	case isLocked(err):
 		return nil, fmt.Errorf("folder %s: %w", folder, ErrLocked)
+	case errors.Is(err, ErrFailed):
+		return nil, err
 	default:
 		return nil, fmt.Errorf("open folder %s: %w", folder, err)
 	}
 }
 
-// quiet drops Pebble's running commentary. What fails for good, such as a
-// full disk under the write-ahead log, ends the process: state that may not be
-// on disk must not be acted upon, and a restart repairs it.
-type quiet struct{}
+// isLocked tells a lock that is held by another process, a bare errno, or by
+// this one, a text, from a lock file that cannot be made.
+func isLocked(err error) bool {
+	var pathError *os.PathError
+	if errors.As(err, &pathError) {
+		return false
+	}
+	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "lock held")
+}
 
-func (quiet) Infof(string, ...any)  {}
-func (quiet) Errorf(string, ...any) {}
-func (quiet) Fatalf(format string, args ...any) {
-	panic(fmt.Sprintf("local store: "+format, args...))
+func (s *Store) options(fs vfs.FS) *pebble.Options {
+	options := &pebble.Options{
+		FS:                          disk{fs, s},
+		CacheSize:                   cacheSize,
+		MemTableSize:                memTableSize,
+		MemTableStopWritesThreshold: 4,
+		L0CompactionThreshold:       4,
+		L0StopWritesThreshold:       24,
+		FormatMajorVersion:          pebble.FormatNewest,
+		Logger:                      logger{s},
+		EventListener: &pebble.EventListener{
+			// Not Fatalf, which would end the goroutine that reads.
+			DataCorruption: func(info pebble.DataCorruptionInfo) { s.fail(fmt.Errorf("damaged data: %s", info)) },
+		},
+	}
+	for i := range options.Levels {
+		options.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
+		options.Levels[i].FilterType = pebble.TableFilter
+	}
+	return options
 }
