@@ -53,6 +53,9 @@ func (n *Node) follow(ctx context.Context, table, token string, handle func(stat
 			if feed == nil {
 				if feed, err = n.db.Changes(ctx, table, token); err != nil {
 					feed = nil
+					if errors.Is(err, statedb.ErrBadToken) {
+						token = "" // the table was restored; what is known comes again
+					}
 					return err
 				}
 			}

@@ -132,13 +132,19 @@ func sameJSON(document, body []byte) bool {
 // adoptGenesis makes the genesis block the first in the chainstate, or checks
 // that it is.
 func (n *Node) adoptGenesis() error {
-	switch known := n.state.Genesis(); known {
-	case n.genesis.ID:
-		return nil
-	case "":
-	default:
+	if known := n.state.Genesis(); known != "" && known != n.genesis.ID {
 		return fmt.Errorf("the local state belongs to another ledger: its genesis block is %s, the database's is %s; "+
 			"set state.path to an empty folder, or connect to the right database", known, n.genesis.ID)
+	}
+	if n.journal.Fresh() {
+		// The votes that a lost journal held are read back from the feeds'
+		// start, so the checkpoints into them go.
+		if err := n.state.Reset(); err != nil {
+			return err
+		}
+	}
+	if n.state.Genesis() != "" {
+		return nil
 	}
 	if _, err := n.rules.CheckTransaction(n.genesis.Transactions[0]); err != nil {
 		return fmt.Errorf("the genesis block: %w", err)

@@ -118,11 +118,11 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
 		return nil, err
 	}
-	if n.state, err = chainstate.Open(filepath.Join(o.StatePath, chainstateFolder), o.FS); err != nil {
+	if n.journal, err = journal.Open(filepath.Join(o.StatePath, journalFolder), o.Key.Public, o.FS); err != nil {
 		return nil, err
 	}
-	if n.journal, err = journal.Open(filepath.Join(o.StatePath, journalFolder), o.Key.Public, o.FS); err != nil {
-		return nil, errors.Join(err, n.state.Close())
+	if n.state, err = chainstate.Open(filepath.Join(o.StatePath, chainstateFolder), o.FS); err != nil {
+		return nil, errors.Join(err, n.journal.Close())
 	}
 	n.backlog = newBacklog(n)
 	n.maker = newMaker(n)

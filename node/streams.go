@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"errors"
 	"sync"
+	"time"
 
 	"github.com/couchledger/couchledger/node/consensus"
 )
@@ -127,6 +129,9 @@ func (n *Node) Await(ctx context.Context, txID string) error {
 	status, _, err := n.state.TransactionStatus(txID)
 	if err != nil || status == consensus.Valid {
 		return err
+	}
+	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
+		return errors.Join(err, &RefusedError{Reason: reason})
 	}
 	select {
 	case err := <-c:

@@ -47,10 +47,13 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 		return nil, err
 	}
 	if !known {
+		if err := n.journal.Unrefuse(t.ID); err != nil {
+			return nil, err
+		}
 		n.posts <- e // has room for all that admit lets through
 	}
 	if e.done == nil {
-		return t, nil // it came from the database, so it is there
+		return t, nil // the feed brought it, so it is in the database
 	}
 	select {
 	case <-e.done:

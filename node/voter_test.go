@@ -298,3 +298,38 @@ func (n *testNode) checkVoteChain(t *testing.T, last string) {
 		t.Errorf("the chain of votes meets %d votes, the node gave %d", met, len(previous))
 	}
 }
+
+// A vote read back after a lost journal is the one that was given, also where
+// the same block would get another verdict now.
+func TestLostJournalIsReadBack(t *testing.T) {
+	folder := t.TempDir()
+	key, alice, p, q := ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
+	n := startNode(t, folder, key, among(p, q))
+	create := newCreate(t, alice, 1)
+	first := n.peerBlock(t, p, create)
+	n.peerVote(t, p, first, true)
+	n.mustBecomeValid(t, create)
+	held := n.peerBlock(t, p, newTransfer(t, alice, create, 0, p.Public))
+	n.ownVote(t, held.ID)
+	refused := n.peerBlock(t, p, newTransfer(t, alice, create, 0, q.Public))
+	if v := n.ownVote(t, refused.ID); v.Valid {
+		t.Fatal("a conflict with an undecided block voted valid: got a valid vote")
+	}
+	n.peerVote(t, p, held, false)
+	n.peerVote(t, q, held, false) // now nothing stands in the way any more
+	eventually(t, "the first spend is invalid", func() bool {
+		status, _ := n.BlockStatus(t.Context(), held.ID)
+		return status == "invalid"
+	})
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(folder, "state", journalFolder)); err != nil {
+		t.Fatal(err)
+	}
+	n = startNode(t, folder, key, among(p, q))
+	if v, err := n.journal.Vote(refused.ID); err != nil || v == nil || v.Valid {
+		t.Errorf("the vote read back: got %+v, %v, want the invalid one that was given", v, err)
+	}
+	n.checkVoteChain(t, n.journal.LastVoted())
+}
