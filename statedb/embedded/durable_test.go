@@ -95,12 +95,6 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	defer wg.Wait()
 	defer release()
 	wg.Go(func() {
-		if err := write(t.Context(), "new"); err != nil {
-			t.Error(err)
-		}
-	})
-	eventually(t, "the write to be visible inside", func() bool { return visible("new") })
-	wg.Go(func() {
 		if err := db.Remove(t.Context(), statedb.Votes, []string{"gone"}); err != nil {
 			t.Error(err)
 		}
@@ -143,12 +137,23 @@ func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 			return err
 		},
 	}
-	for name, operation := range operations {
+	waits := func(name string) {
+		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
-		if err := operation(ctx); !errors.Is(err, context.DeadlineExceeded) {
+		defer cancel()
+		if err := operations[name](ctx); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("%s did not wait for the disk: %v", name, err)
 		}
-		cancel()
+	}
+	waits("Next") // a removal alone
+	wg.Go(func() {
+		if err := write(t.Context(), "new"); err != nil {
+			t.Error(err)
+		}
+	})
+	eventually(t, "the write to be visible inside", func() bool { return visible("new") })
+	for name := range operations {
+		waits(name)
 	}
 	if d, err := db.Get(t.Context(), statedb.Votes, []string{"kept"}); err != nil || d[0].Rev == "" {
 		t.Errorf("Get of what is on disk: %v", err)

@@ -61,6 +61,7 @@ func TestPlan(t *testing.T) {
 		{`{"p":1}`, "", "", "", true, ""},
 		{`{"p":1}`, "", "partial", "partial", false, "p"},
 		{`{"a":1}`, "", "ab", "error", false, ""},
+		{`{"$or":[{"a":1},{"b":2}]}`, "", "a", "error", false, ""},
 		{`{"a":{"$gt":1}}`, "b", "", "error", false, ""},
 		{`{}`, "b", "", "error", false, ""},
 		{`{"a":1,"_id":"x"}`, "", "", "", true, "_id"},
@@ -105,30 +106,85 @@ func TestPlanFindsWhatMatches(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		document := documents.Draw(t, "document")
-		found := p.Residual == nil || p.Residual.Match(document)
-		if p.Index >= 0 {
-			var key []byte
-			for _, f := range indexes[p.Index].Fields {
-				v, ok := ParsePath(f.Field).Lookup(document)
-				found = found && ok
-				key = AppendKey(key, v)
+		for _, document := range append(pairs, documents.Draw(t, "document")) {
+			if found := findable(p, indexes, document); found != s.Match(document) {
+				t.Fatalf("%s by the plan %+v %v, by matching %v", document.Bytes(), p, found, !found)
 			}
-			key = append(key, "some id"...)
-			found = found && bytes.Compare(p.Lower, key) <= 0 && (p.Upper == nil || bytes.Compare(key, p.Upper) < 0)
-		}
-		if found != s.Match(document) {
-			t.Fatalf("by the plan %+v %v, by matching %v", p, found, !found)
 		}
 	})
 }
+
+// TestPlanNarrows: of several bounds the narrowest counts.
+func TestPlanNarrows(t *testing.T) {
+	indexes := []statedb.Index{over("a", "a")}
+	for _, text := range []string{
+		`{"a":{"$lt":2,"$lte":1}}`, `{"a":{"$lt":1,"$lte":2}}`, `{"a":{"$gt":0,"$gte":1}}`, `{"a":{"$gt":1,"$gte":0}}`,
+		`{"$and":[{"a":{"$lt":"b"}},{"a":{"$lt":2}},{"a":{"$beginsWith":"a"}}]}`, `{"a":{"$gt":2,"$lt":1}}`,
+		`{"$and":[{"a":1},{"a":2}]}`, `{"$and":[{"a":1},{"a":{"$gt":0}}]}`,
+	} {
+		s := selector(t, text)
+		p, err := NewPlan(s, nil, indexes, "")
+		if err != nil || p.Index != 0 {
+			t.Fatalf("%s: %+v, %v", text, p, err)
+		}
+		for _, document := range pairs {
+			if found := findable(p, indexes, document); found != s.Match(document) {
+				t.Errorf("%s on %s: by the plan %v", text, document.Bytes(), found)
+			}
+		}
+	}
+}
+
+// findable reports whether the plan finds a document.
+func findable(p *Plan, indexes []statedb.Index, document canonical.Value) bool {
+	if p.Residual != nil && !p.Residual.Match(document) {
+		return false
+	}
+	if p.Index < 0 {
+		return true
+	}
+	var key []byte
+	for _, f := range indexes[p.Index].Fields {
+		v, ok := ParsePath(f.Field).Lookup(document)
+		if !ok {
+			return false
+		}
+		key = AppendKey(key, v)
+	}
+	key = append(key, "some id"...)
+	return bytes.Compare(p.Lower, key) <= 0 && (p.Upper == nil || bytes.Compare(key, p.Upper) < 0)
+}
+
+var fewTexts = []string{`null`, `0`, `1`, `1.0`, `1.5`, `2`, `""`, `"a"`, `"ab"`, `"b"`, `[]`, `[1]`, `{}`}
+
+// pairs are documents with every two of the few values under a and b.
+var pairs = func() []canonical.Value {
+	var all []canonical.Value
+	for _, a := range fewTexts {
+		for _, b := range fewTexts {
+			v, _ := canonical.Parse([]byte(`{"a":` + a + `,"b":` + b + `}`)) // valid as written
+			all = append(all, v)
+		}
+	}
+	return all
+}()
+
+// few values, so that conditions often meet their bounds.
+var few = rapid.OneOf(
+	rapid.Map(rapid.SampledFrom(fewTexts),
+		func(text string) canonical.Value {
+			v, _ := canonical.Parse([]byte(text)) // the texts are valid
+			return v
+		}),
+	values(1),
+)
 
 var names = rapid.SampledFrom([]string{"a", "b", "c"})
 
 var documents = rapid.Custom(func(t *rapid.T) canonical.Value {
 	document := canonical.ObjectOf()
 	for _, name := range rapid.SliceOfN(names, 0, 4).Draw(t, "fields") {
-		document = document.With(name, values(1).Draw(t, "value"))
+		document = document.With(name, few.Draw(t, "value"))
 	}
 	return document
 })
@@ -140,7 +196,7 @@ var conditions = rapid.Custom(func(t *rapid.T) canonical.Value {
 	for _, name := range rapid.SliceOfN(names, 1, 3).Draw(t, "names") {
 		condition := canonical.ObjectOf()
 		for _, op := range rapid.SliceOfN(operators, 1, 2).Draw(t, "operators") {
-			arg := values(1).Draw(t, "arg")
+			arg := few.Draw(t, "arg")
 			switch op {
 			case "$exists":
 				arg = canonical.BoolOf(rapid.Bool().Draw(t, "exists"))

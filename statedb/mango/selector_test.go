@@ -36,6 +36,7 @@ func TestMatch(t *testing.T) {
 		{`{"$not":{"a":1}}`, `{}`, false},
 		{`{"a":{"$not":{"$regex":"x"}}}`, `{}`, false},
 		{`{"a":{"$not":{"$exists":true}}}`, `{}`, true},
+		{`{"a":{"$exists":true}}`, `{}`, false},
 		{`{"a":{"$exists":false}}`, `{"a":null}`, false},
 		{`{"a.b":{"$exists":false}}`, `{"a":{}}`, true},
 		{`{"a.b":{"$exists":false}}`, `{"a":1}`, false}, // the path leads nowhere
