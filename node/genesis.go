@@ -136,13 +136,6 @@ func (n *Node) adoptGenesis() error {
 		return fmt.Errorf("the local state belongs to another ledger: its genesis block is %s, the database's is %s; "+
 			"set state.path to an empty folder, or connect to the right database", known, n.genesis.ID)
 	}
-	if n.journal.Fresh() {
-		// The votes that a lost journal held are read back from the feeds'
-		// start, so the checkpoints into them go.
-		if err := n.state.Reset(); err != nil {
-			return err
-		}
-	}
 	if n.state.Genesis() != "" {
 		return nil
 	}

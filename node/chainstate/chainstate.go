@@ -96,7 +96,7 @@ func (s *State) load() error {
 		return err
 	}
 	if format != formatVersion {
-		return s.Reset()
+		return s.reset()
 	}
 	if s.genesis, err = s.meta(metaGenesis); err != nil {
 		return err
@@ -117,16 +117,11 @@ func (s *State) load() error {
 	return json.Unmarshal([]byte(epochs), &s.epochs)
 }
 
-// Reset begins an empty chainstate.
-func (s *State) Reset() error {
-	s.writer.Lock()
-	defer s.writer.Unlock()
+// reset begins an empty chainstate.
+func (s *State) reset() error {
 	if err := s.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.NoSync); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.arrivals, s.decisions, s.genesis, s.epochs = 0, 0, "", nil
 	return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
 }
 

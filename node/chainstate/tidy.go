@@ -41,7 +41,7 @@ func (s *State) tidy(ctx context.Context) {
 			return
 		case prefix := <-s.untidy:
 			// A failure shows at the next write; here it only leaves scans slow.
-			_ = s.db.Compact(ctx, prefix, after(prefix), false)
+			_ = s.db.Compact(ctx, prefix, after(prefix))
 		}
 		pause := time.NewTimer(tidyPause)
 		select {

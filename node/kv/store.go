@@ -1,6 +1,7 @@
 package kv
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -53,6 +54,11 @@ func (s *Store) Delete(k []byte, o *pebble.WriteOptions) error {
 // DeleteRange removes the keys from start to before end.
 func (s *Store) DeleteRange(start, end []byte, o *pebble.WriteOptions) error {
 	return s.write(func() error { return s.DB.DeleteRange(start, end, o) })
+}
+
+// Compact has deleted keys in a range out of the way of scans.
+func (s *Store) Compact(ctx context.Context, start, end []byte) error {
+	return s.write(func() error { return s.DB.Compact(ctx, start, end, false) })
 }
 
 // Close closes the folder. A store that failed is left as it is: Pebble may

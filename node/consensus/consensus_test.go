@@ -1,0 +1,108 @@
+package consensus_test
+
+import (
+	"crypto/ed25519"
+	"strings"
+	"testing"
+
+	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+func mustParse(t *testing.T, text string) canonical.Value {
+	t.Helper()
+	v, err := canonical.Parse([]byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func secretsOf(k ledger.KeyPair) map[string]ed25519.PrivateKey {
+	return map[string]ed25519.PrivateKey{k.Public: k.Secret()}
+}
+
+// TestTally lists, for n voters, the verdict for each number of invalid votes
+// (lines) and of valid ones (letters): u undecided, v valid, i invalid.
+func TestTally(t *testing.T) {
+	tables := map[int]string{
+		1: "uv i",
+		2: "uuv ii i",
+		3: "uuvv uuv ii i",
+		4: "uuuvv uuuv iii ii i",
+		5: "uuuvvv uuuvv uuuv iii ii i",
+		6: "uuuuvvv uuuuvv uuuuv iiii iii ii i",
+		7: "uuuuvvvv uuuuvvv uuuuvv uuuuv iiii iii ii i",
+	}
+	letters := map[byte]consensus.Status{'u': consensus.Undecided, 'v': consensus.Valid, 'i': consensus.Invalid}
+	for n, table := range tables {
+		lines := strings.Split(table, " ")
+		if len(lines) != n+1 {
+			t.Fatalf("the table for %d voters has %d lines", n, len(lines))
+		}
+		for invalid, line := range lines {
+			if len(line) != n+1-invalid {
+				t.Fatalf("line %d of the table for %d voters has %d letters", invalid, n, len(line))
+			}
+			for valid := range len(line) {
+				got, want := rules(t).Tally(n, valid, invalid), letters[line[valid]]
+				if got != want {
+					t.Errorf("%d voters, %d valid, %d invalid: got %s, want %s", n, valid, invalid, got, want)
+				}
+			}
+		}
+	}
+	if got := rules(t).Tally(0, 0, 0); got != consensus.Undecided {
+		t.Errorf("nobody may vote: got %s, want undecided", got)
+	}
+}
+
+func TestLookup(t *testing.T) {
+	for _, name := range []string{"", "default", consensus.Default} {
+		r, err := consensus.Lookup(name)
+		if err != nil || r.Name() != consensus.Default {
+			t.Errorf("Lookup(%q): got %v, %v; want %s", name, r, err, consensus.Default)
+		}
+	}
+	_, err := consensus.Lookup("unanimous")
+	if want := `no consensus rules are named "unanimous"; there are: majority`; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+}
+
+// renamed are the default rules under another name.
+type renamed struct {
+	consensus.Rules
+	name string
+}
+
+func (r renamed) Name() string { return r.name }
+
+func TestRegister(t *testing.T) {
+	consensus.Register(renamed{rules(t), "another"})
+	if r, err := consensus.Lookup("another"); err != nil || r.Name() != "another" {
+		t.Errorf("got %v, %v; want the rules registered", r, err)
+	}
+	_, err := consensus.Lookup("x")
+	if want := "there are: another, majority"; err == nil || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("got %v, want it to end with %s", err, want)
+	}
+	defer func() {
+		if got, want := recover(), "consensus: rules registered twice: another"; got != want {
+			t.Errorf("registered twice: got panic %v, want %s", got, want)
+		}
+	}()
+	consensus.Register(renamed{rules(t), "another"})
+}
+
+func TestStatusNames(t *testing.T) {
+	want := map[consensus.Status]string{
+		consensus.Unknown: "unknown", consensus.Undecided: "undecided", consensus.Valid: "valid", consensus.Invalid: "invalid",
+	}
+	for status, name := range want {
+		if status.String() != name {
+			t.Errorf("got %s, want %s", status, name)
+		}
+	}
+}
