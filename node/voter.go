@@ -54,8 +54,20 @@ func newVoter(n *Node) *voter {
 	return &voter{n: n, waiting: map[string]*waitingBlock{}, tips: map[string]int64{}, wake: make(chan struct{}, 1)}
 }
 
-// restore takes up the votes that a crash may have kept from the database.
+// restore takes up the votes that a crash may have kept from the database, and
+// releases the locks of blocks that were decided just before it.
 func (v *voter) restore() (err error) {
+	for _, block := range v.n.journal.Held() {
+		status, err := v.n.state.BlockStatus(block)
+		if err != nil {
+			return err
+		}
+		if status == consensus.Valid || status == consensus.Invalid {
+			if err := v.n.journal.Release(block); err != nil {
+				return err
+			}
+		}
+	}
 	v.unsent, err = v.n.journal.Unsent()
 	v.signal()
 	return err
@@ -113,6 +125,9 @@ func (v *voter) catchUp(ctx context.Context) error {
 			if err := n.journal.SetLastVoted(last); err != nil {
 				return err
 			}
+		}
+		if err := n.journal.Restored(); err != nil {
+			return err
 		}
 	}
 	v.tips = nil

@@ -98,7 +98,10 @@ func (j *Journal) load(publicKey string) error {
 	if err != nil {
 		return err
 	}
-	j.fresh = restored == nil && last == nil
+	if j.fresh = restored == nil && last == nil; j.fresh {
+		// What an interrupted restoration adopted comes again, from the start.
+		return j.db.DeleteRange([]byte{votePrefix}, []byte{votePrefix + 1}, pebble.Sync)
+	}
 	return j.each(lockPrefix, func(block string, value []byte) error {
 		l, err := readLocks(value)
 		if err != nil {
