@@ -54,6 +54,8 @@ type State struct {
 	mu      sync.RWMutex
 	genesis string
 	epochs  []Epoch
+	// statuses caches what blockStatus answers.
+	statuses map[id]consensus.Status
 
 	untidy   chan []byte // a range of keys to compact
 	tidied   chan struct{}
@@ -80,7 +82,7 @@ func Open(folder string, fs vfs.FS) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chainstate: %w", err)
 	}
-	s := &State{db: db}
+	s := &State{db: db, statuses: map[id]consensus.Status{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -181,17 +183,56 @@ func (s *State) EpochAt(timestamp int64) (Epoch, bool) {
 	return Epoch{}, false
 }
 
-// blockStatus reads a block's status, Unknown when it has not arrived.
-func blockStatus(r pebble.Reader, block id) (consensus.Status, error) {
-	value, err := get(r, idKey(statusPrefix, block))
+// maxStatuses bounds the cache of block statuses, which takes about 100 bytes
+// for each.
+const maxStatuses = 50_000
+
+// blockStatus returns a block's status, Unknown when it has not arrived. Every
+// look at an output or a transaction asks for one, so they are cached: all
+// that are committed, and of those read only decided ones, as these change no
+// more.
+func (s *State) blockStatus(block id) (consensus.Status, error) {
+	s.mu.RLock()
+	status, ok := s.statuses[block]
+	s.mu.RUnlock()
+	if ok {
+		return status, nil
+	}
+	value, err := get(s.db, idKey(statusPrefix, block))
 	if err != nil || len(value) == 0 {
 		return consensus.Unknown, err
 	}
-	return consensus.Status(value[0]), nil
+	if status = consensus.Status(value[0]); status != consensus.Undecided {
+		s.mu.Lock()
+		s.cacheStatus(block, status)
+		s.mu.Unlock()
+	}
+	return status, nil
+}
+
+// cacheStatus is called with mu held.
+func (s *State) cacheStatus(block id, status consensus.Status) {
+	if len(s.statuses) >= maxStatuses {
+		clear(s.statuses)
+	}
+	s.statuses[block] = status
+}
+
+// blockStatus sees what the update itself has changed.
+func (u *Update) blockStatus(block id) (consensus.Status, error) {
+	if status, ok := u.statuses[block]; ok {
+		return status, nil
+	}
+	return u.s.blockStatus(block)
+}
+
+func (u *Update) setStatus(block id, status consensus.Status) error {
+	u.statuses[block] = status
+	return u.set(idKey(statusPrefix, block), []byte{byte(status)})
 }
 
 // txStatus tells a transaction's status, and which block gives it.
-func txStatus(r pebble.Reader, tx id) (consensus.Status, id, error) {
+func txStatus(r pebble.Reader, statusOf func(id) (consensus.Status, error), tx id) (consensus.Status, id, error) {
 	blocks, err := get(r, idKey(blocksOfPrefix, tx))
 	if err != nil {
 		return consensus.Unknown, id{}, err
@@ -199,7 +240,7 @@ func txStatus(r pebble.Reader, tx id) (consensus.Status, id, error) {
 	best, in := consensus.Unknown, id{}
 	for ; len(blocks) >= idSize; blocks = blocks[idSize:] {
 		block := id(blocks[:idSize])
-		status, err := blockStatus(r, block)
+		status, err := statusOf(block)
 		if err != nil {
 			return consensus.Unknown, id{}, err
 		}

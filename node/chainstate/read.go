@@ -20,7 +20,7 @@ func (s *State) BlockStatus(blockID string) (consensus.Status, error) {
 	if !ok {
 		return consensus.Unknown, nil
 	}
-	return blockStatus(s.db, block)
+	return s.blockStatus(block)
 }
 
 // TransactionStatus returns a transaction's status, and the id of the block
@@ -30,7 +30,7 @@ func (s *State) TransactionStatus(txID string) (consensus.Status, string, error)
 	if !ok {
 		return consensus.Unknown, "", nil
 	}
-	status, block, err := txStatus(s.db, tx)
+	status, block, err := txStatus(s.db, s.blockStatus, tx)
 	if err != nil || status == consensus.Unknown {
 		return consensus.Unknown, "", err
 	}
@@ -97,7 +97,7 @@ func (s *State) BlocksWith(txID string) ([]BlockRef, error) {
 	list := make([]BlockRef, 0, len(held)/idSize)
 	for ; len(held) >= idSize; held = held[idSize:] {
 		block := id(held[:idSize])
-		status, err := blockStatus(s.db, block)
+		status, err := s.blockStatus(block)
 		if err != nil {
 			return nil, err
 		}
@@ -123,7 +123,7 @@ func (s *State) Output(ref ledger.OutputRef) (consensus.Output, []Spend, error) 
 	if err != nil || !ok {
 		return consensus.Output{}, nil, err
 	}
-	status, _, err := txStatus(s.db, tx)
+	status, _, err := txStatus(s.db, s.blockStatus, tx)
 	if err != nil {
 		return consensus.Output{}, nil, err
 	}
@@ -187,7 +187,7 @@ func (s *State) Pending(after uint64) (Decision, bool, error) {
 	}
 	number := binary.BigEndian.Uint64(it.Key()[1:])
 	block := id(it.Value())
-	status, err := blockStatus(s.db, block)
+	status, err := s.blockStatus(block)
 	if err != nil {
 		return Decision{}, false, err
 	}

@@ -22,6 +22,7 @@ type Update struct {
 	decisions uint64
 	genesis   string
 	epochs    []Epoch
+	statuses  map[id]consensus.Status
 }
 
 // Begin starts an update, after any other has ended.
@@ -29,7 +30,7 @@ func (s *State) Begin() *Update {
 	s.writer.Lock()
 	return &Update{
 		s: s, batch: s.db.NewIndexedBatch(), arrivals: s.arrivals, decisions: s.decisions,
-		genesis: s.Genesis(), epochs: s.Epochs(),
+		genesis: s.Genesis(), epochs: s.Epochs(), statuses: map[id]consensus.Status{},
 	}
 }
 
@@ -54,6 +55,9 @@ func (u *Update) Commit() error {
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
 	u.s.mu.Lock()
 	u.s.genesis, u.s.epochs = u.genesis, u.epochs
+	for block, status := range u.statuses {
+		u.s.cacheStatus(block, status)
+	}
 	u.s.mu.Unlock()
 	return nil
 }
@@ -92,7 +96,7 @@ func (u *Update) AddBlock(b *ledger.Block, epoch int, status consensus.Status) (
 	if !ok {
 		return false, fmt.Errorf("chainstate: malformed block id %.70q", b.ID)
 	}
-	if known, err := blockStatus(u.batch, block); err != nil || known != consensus.Unknown {
+	if known, err := u.blockStatus(block); err != nil || known != consensus.Unknown {
 		return false, err
 	}
 	u.arrivals++
@@ -109,7 +113,7 @@ func (u *Update) AddBlock(b *ledger.Block, epoch int, status consensus.Status) (
 	if err := u.set(idKey(blockPrefix, block), rec.append(nil)); err != nil {
 		return false, err
 	}
-	if err := u.set(idKey(statusPrefix, block), []byte{byte(status)}); err != nil {
+	if err := u.setStatus(block, status); err != nil {
 		return false, err
 	}
 	for i, t := range b.Transactions {
@@ -138,7 +142,7 @@ func (u *Update) addTransaction(block id, rec blockRecord, place int, t *ledger.
 	}
 	first := live
 	if live && len(held) > 0 {
-		status, _, err := txStatus(u.batch, tx)
+		status, _, err := txStatus(u.batch, u.blockStatus, tx)
 		if err != nil {
 			return err
 		}
@@ -178,22 +182,22 @@ func (u *Update) addOutputs(at position, tx, asset id, t *ledger.Transaction) er
 				return err
 			}
 		}
-		if err := u.refreshUnspent(tx, i, rec); err != nil {
+		spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
+		if err != nil {
+			return err
+		}
+		if err := u.listUnspent(tx, i, rec, len(spent) == 0); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// refreshUnspent makes the list of unspent outputs agree with who spends this one.
-func (u *Update) refreshUnspent(tx id, index int, o outputRecord) error {
-	spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: index})
-	if err != nil {
-		return err
-	}
+// listUnspent puts an output on its owners' lists of unspent ones, or takes it off.
+func (u *Update) listUnspent(tx id, index int, o outputRecord, unspent bool) (err error) {
 	for _, owner := range distinct(o.publicKeys) {
 		k := ownerKey(unspentPrefix, owner, o.at, index)
-		if len(spent) == 0 {
+		if unspent {
 			err = u.set(k, tx[:])
 		} else {
 			err = u.del(k)
@@ -231,7 +235,7 @@ func (u *Update) setSpenders(ref ledger.OutputRef, list []spender, changed bool)
 	if err != nil || !ok {
 		return err
 	}
-	return u.refreshUnspent(tx, ref.Index, o)
+	return u.listUnspent(tx, ref.Index, o, len(list) == 0)
 }
 
 // AddVote records a vote whose signature is sound. It reports whether a vote
@@ -270,7 +274,7 @@ func (u *Update) Count(blockID string) (voters, valid, invalid int, open bool, e
 	if !ok {
 		return
 	}
-	status, err := blockStatus(u.batch, block)
+	status, err := u.blockStatus(block)
 	if err != nil || status != consensus.Undecided {
 		return 0, 0, 0, false, err
 	}
@@ -310,7 +314,7 @@ func (u *Update) Decide(blockID string, status consensus.Status) (Decision, erro
 	if err != nil {
 		return Decision{}, err
 	}
-	if err := u.set(idKey(statusPrefix, block), []byte{byte(status)}); err != nil {
+	if err := u.setStatus(block, status); err != nil {
 		return Decision{}, err
 	}
 	if err := u.del(sequenceKey(openPrefix, rec.arrival)); err != nil {
@@ -362,7 +366,7 @@ func (u *Update) forget(block id, rec blockRecord) error {
 				return err
 			}
 		}
-		status, _, err := txStatus(u.batch, e.tx)
+		status, _, err := txStatus(u.batch, u.blockStatus, e.tx)
 		if err != nil {
 			return err
 		}

@@ -66,8 +66,9 @@ func TestLookup(t *testing.T) {
 		}
 	}
 	_, err := consensus.Lookup("unanimous")
-	if want := `no consensus rules are named "unanimous"; there are: majority`; err == nil || err.Error() != want {
-		t.Errorf("got %v, want %s", err, want)
+	const want = `no consensus rules are named "unanimous"; there are: `
+	if err == nil || !strings.HasPrefix(err.Error(), want) || !strings.HasSuffix(err.Error(), "majority") {
+		t.Errorf("got %v, want %smajority", err, want)
 	}
 }
 
