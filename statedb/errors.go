@@ -10,7 +10,8 @@ var (
 	// ErrConflict: the document is not at the revision given, or exists
 	// although none was given.
 	ErrConflict = errors.New("statedb: conflict")
-	// ErrTooLarge: the document is larger than the database takes.
+	// ErrTooLarge: the document, or all of a batch, is larger than the database
+	// takes.
 	ErrTooLarge = errors.New("statedb: document too large")
 	// ErrNoDatabase: the database, or one of its tables, does not exist.
 	ErrNoDatabase = errors.New("statedb: no such database")

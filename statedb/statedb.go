@@ -40,8 +40,8 @@ type Write struct {
 	Delete bool
 }
 
-// Result is the outcome of one Write: the new revision, or an error such as
-// ErrConflict or ErrTooLarge.
+// Result is the outcome of one Write: the new revision, or an error that wraps
+// ErrConflict, ErrTooLarge or ErrBadDocument.
 type Result struct {
 	Rev string
 	Err error
@@ -67,8 +67,11 @@ type DB interface {
 	DeployIndexes(ctx context.Context, table string, indexes []Index) error
 
 	// Write applies all writes in one round trip and returns an outcome for
-	// each, in order. They are durable when it returns. An error means that
-	// the outcome of all of them is unknown: some may have been applied.
+	// each, in order; writes of one id take effect one after the other. They
+	// are durable when it returns, and so is what a conflict was with. A
+	// deletion needs the revision of a document that is there, and leaves a
+	// row in the feed; the id may be created again. An error means that the
+	// outcome of all of them is unknown: some may have been applied.
 	Write(ctx context.Context, table string, writes []Write) ([]Result, error)
 
 	// Remove takes documents away for good, whatever their revision, without
@@ -83,7 +86,9 @@ type DB interface {
 	// Range reads documents by id, in the database's order of strings.
 	Range(ctx context.Context, table string, r Range) (Page, error)
 
-	// Find reads the documents that match a Mango selector.
+	// Find reads the documents that match a Mango selector. A document that is
+	// there throughout, under the same index key, is on exactly one page,
+	// whatever else comes and goes between them. The last page may be empty.
 	Find(ctx context.Context, table string, q Query) (Page, error)
 
 	// Explain tells how Find would go about it.
@@ -91,7 +96,8 @@ type DB interface {
 
 	// Changes opens the table's feed after the token since, "" being the
 	// start. Each document is there once, at its latest change. A feed is at
-	// least once: after a resume, rows may come again, none is missing.
+	// least once: after a resume, rows may come again, none is missing. A
+	// token of another table or of a dropped database is ErrBadToken.
 	Changes(ctx context.Context, table string, since string) (Feed, error)
 
 	// Limits tells what the database can hold.

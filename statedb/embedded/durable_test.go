@@ -283,3 +283,15 @@ func TestScanWarns(t *testing.T) {
 		}
 	}
 }
+
+func TestHugeBatchIsRefused(t *testing.T) {
+	db := created(t)
+	writes := make([]statedb.Write, maxBatchBytes/maxDocumentBytes+1)
+	body := make([]byte, maxDocumentBytes)
+	for i := range writes {
+		writes[i] = statedb.Write{ID: "a", Body: body} // refused before it is read
+	}
+	if _, err := db.Write(t.Context(), statedb.Votes, writes); !errors.Is(err, statedb.ErrTooLarge) {
+		t.Errorf("Write of %d bytes: %v, want ErrTooLarge", len(writes)*len(body), err)
+	}
+}

@@ -59,6 +59,11 @@ func (db *DB) Write(ctx context.Context, name string, writes []statedb.Write) ([
 		db.store.end()
 		return nil, err
 	}
+	size := batchBytes(writes)
+	if size > maxBatchBytes {
+		db.store.end()
+		return nil, fmt.Errorf("embedded: %w: a batch of %d bytes, at most %d", statedb.ErrTooLarge, size, maxBatchBytes)
+	}
 	set := t.indexes.Load()
 	all := prepare(set, writes)
 	if err := db.lockTable(ctx, t); err != nil {
@@ -67,7 +72,7 @@ func (db *DB) Write(ctx context.Context, name string, writes []statedb.Write) ([
 	if now := t.indexes.Load(); now != set { // an index was deployed meanwhile
 		set, all = now, prepare(now, writes)
 	}
-	b, err := newBatch(db, t, set, batchBytes(writes))
+	b, err := newBatch(db, t, set, size)
 	if err != nil {
 		return nil, err
 	}
@@ -127,6 +132,9 @@ func (db *DB) lockTable(ctx context.Context, t *table) error {
 	}
 	return nil
 }
+
+// maxBatchBytes bounds the memory of one Write.
+const maxBatchBytes = 256 << 20
 
 // Guesses at the room that a batch takes, to grow it rarely.
 const (
