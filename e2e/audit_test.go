@@ -12,6 +12,8 @@ import (
 
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/embedded"
 )
 
 // rawJSON is a part of an answer as it came.
@@ -27,7 +29,7 @@ type audit struct {
 	blocks  map[string]*ledger.Block
 	votes   map[string]*ledger.Vote // by block
 	valid   map[string]*ledger.Transaction
-	genesis string
+	genesis *ledger.Block
 }
 
 // auditOptions say what a run may have lost.
@@ -38,7 +40,7 @@ type auditOptions struct {
 }
 
 // auditLedger waits until all posted transactions are decided, then checks
-// everything that the ledger promises about them.
+// everything that the ledger promises about them. It stops the node.
 func auditLedger(t testing.TB, n *node, l *load, o auditOptions) *audit {
 	t.Helper()
 	for _, fault := range l.faults {
@@ -59,6 +61,8 @@ func auditLedger(t testing.TB, n *node, l *load, o auditOptions) *audit {
 	if faults, err := n.metric("couchledger_faults_total"); err != nil || faults != 0 {
 		t.Errorf("the node saw faults in its own ledger: got %v, %v, want 0", faults, err)
 	}
+	n.stop()
+	a.checkStore()
 	return a
 }
 
@@ -219,20 +223,26 @@ func (a *audit) checkVotes() {
 			continue
 		}
 		b, err := ledger.ParseBlock(a.n.get(a.t, "/api/v1/blocks/"+previous).body)
-		if err != nil || b.Verify() != nil || !b.IsGenesis() || a.genesis != "" {
+		if err != nil || b.Verify() != nil || !b.IsGenesis() || a.genesis != nil {
 			a.t.Errorf("the chain of votes is broken: nobody voted on %s, which is not the genesis block (%v)", previous, err)
 			continue
 		}
-		a.genesis = previous
+		a.genesis = b
+	}
+	switch {
+	case len(a.votes) == 0:
+		return
+	case a.genesis == nil:
+		a.t.Fatalf("no vote names the genesis block as the one before")
 	}
 	length := 0
-	for at := next[a.genesis]; at != ""; at = next[at] {
+	for at := next[a.genesis.ID]; at != ""; at = next[at] {
 		if length++; length > len(a.votes) {
 			break // a circle, which shows below
 		}
 	}
 	if length != len(a.votes) {
-		a.t.Errorf("the chain of votes from the genesis block %q: got %d votes, want all %d", a.genesis, length, len(a.votes))
+		a.t.Errorf("the chain of votes from the genesis block %s: got %d votes, want all %d", a.genesis.ID, length, len(a.votes))
 	}
 }
 
@@ -363,5 +373,48 @@ func (a *audit) wantSet(path string, got []string, want map[string]bool) {
 	}
 	if len(seen) != len(want) {
 		a.t.Errorf("GET %s: got %d rows, want %d", path, len(seen), len(want))
+	}
+}
+
+// checkStore looks into the database of a stopped node: it must hold what HTTP
+// showed and nothing more.
+func (a *audit) checkStore() {
+	a.t.Helper()
+	db, err := embedded.Open(a.n.data(), embedded.Options{})
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	defer db.Close()
+	ids := func(table string) map[string]bool {
+		all := map[string]bool{}
+		for page := (statedb.Page{}); ; {
+			page, err = db.Range(a.t.Context(), table, statedb.Range{Limit: 1000, Bookmark: page.Bookmark})
+			if err != nil {
+				a.t.Fatal(err)
+			}
+			for _, d := range page.Documents {
+				all[d.ID] = true
+			}
+			if page.Bookmark == "" {
+				return all
+			}
+		}
+	}
+	if left := ids(statedb.Backlog); len(left) > 0 {
+		a.t.Errorf("the backlog holds %d entries though everything is decided: %.300v", len(left), left)
+	}
+	bigchain, votes := map[string]bool{"genesis": true, a.genesis.ID: true}, map[string]bool{}
+	transactions := map[string]bool{a.genesis.Transactions[0].ID: true}
+	for id := range a.blocks {
+		bigchain[id] = true
+		votes[ledger.VoteID(id, a.key)] = true
+	}
+	for id := range a.valid {
+		transactions[id] = true
+	}
+	for table, want := range map[string]map[string]bool{statedb.Bigchain: bigchain, statedb.Votes: votes, statedb.Transactions: transactions} {
+		if got := ids(table); !maps.Equal(got, want) {
+			a.t.Errorf("table %s: got %d documents, want the %d that HTTP tells of", table, len(got), len(want))
+		}
 	}
 }

@@ -55,7 +55,9 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 	t.Logf("%d bad bodies", len(bad))
-	badInParallel(t, n, bad)
+	if !testing.Short() {
+		badInParallel(t, n, bad)
+	}
 	got := n.peakMemory()
 	t.Logf("peak of resident memory: %d MB", got>>20)
 	if got > badInputMemory && !raceEnabled {

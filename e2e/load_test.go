@@ -141,7 +141,7 @@ func (c client) chain() {
 	}
 }
 
-// cheat spends an output several times at once.
+// cheat spends an output several times at about the same time.
 func (c client) cheat() {
 	asset := c.create()
 	if !c.post(asset, 0).accepted || !c.awaitValid(asset) {
@@ -158,8 +158,11 @@ func (c client) cheat() {
 		if err != nil {
 			panic(err)
 		}
-		give := c.rand.IntN(2) == 0
-		rivals.Go(func() { records[i] = c.postOnce(tx, group, give) })
+		give, late := c.rand.IntN(2) == 0, time.Duration(c.rand.IntN(30))*time.Millisecond
+		rivals.Go(func() {
+			time.Sleep(late) // some come when another is in a block already
+			records[i] = c.postOnce(tx, group, give)
+		})
 	}
 	rivals.Wait()
 	for _, r := range records {
