@@ -82,7 +82,9 @@ type modelBlock struct {
 	status consensus.Status
 }
 
-func (b *modelBlock) live() bool { return b.status == consensus.Undecided || b.status == consensus.Valid }
+func (b *modelBlock) live() bool {
+	return b.status == consensus.Undecided || b.status == consensus.Valid
+}
 
 func (b *modelBlock) holds(tx string) bool {
 	return slices.ContainsFunc(b.Transactions, func(t *ledger.Transaction) bool { return t.ID == tx })

@@ -49,7 +49,14 @@ func (m *machine) reopen() {
 
 func (m *machine) update(do func(u *Update)) {
 	u := m.state.Begin()
+	committed := false
+	defer func() {
+		if !committed { // do failed the test; Close waits for updates to end
+			u.Discard()
+		}
+	}()
 	do(u)
+	committed = true
 	m.must(u.Commit())
 }
 

@@ -258,8 +258,8 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	lower := base
 	if cursor != "" {
 		rest, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err != nil || len(rest) != size {
-			return "", ErrBadCursor
+		if err != nil || len(rest) != size || base64.RawURLEncoding.EncodeToString(rest) != cursor {
+			return "", ErrBadCursor // the decoder skips line feeds and takes loose bits
 		}
 		lower = append(append([]byte(nil), base...), append(rest, 0)...)
 	}

@@ -1,0 +1,229 @@
+package chainstate
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
+	"github.com/cockroachdb/pebble/v2/vfs"
+	"github.com/cockroachdb/pebble/v2/vfs/errorfs"
+	"pgregory.net/rapid"
+
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/kv"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// dump writes out all that is in a State.
+func dump(s *State) (string, error) {
+	it, err := s.db.NewIter(nil)
+	if err != nil {
+		return "", err
+	}
+	defer it.Close()
+	var out bytes.Buffer
+	for ok := it.First(); ok; ok = it.Next() {
+		fmt.Fprintf(&out, "%x=%x\n", it.Key(), it.Value())
+	}
+	return out.String(), it.Error()
+}
+
+// TestCrash: after a power failure the state is that after some commit, whole,
+// and the checkpoints say after which.
+func TestCrash(t *testing.T) {
+	lost, kept := 0, 0
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		defer func() { m.state.Close() }()
+		want := map[string]string{} // token → state
+		note := func(token string) {
+			text, err := dump(m.state)
+			m.must(err)
+			want[token] = text
+		}
+		type crash struct {
+			fs      *vfs.MemFS
+			percent int    // of what was not synced that survives
+			token   string // of the last commit
+		}
+		var crashes []crash
+		last := 0
+		for n := range rapid.IntRange(1, 12).Draw(t, "commits") {
+			m.update(func(u *Update) {
+				for range rapid.IntRange(1, 3).Draw(t, "steps") {
+					m.step(u)
+				}
+				m.must(u.SetToken("bigchain", fmt.Sprint(n)))
+				m.must(u.SetToken("votes", fmt.Sprint(n)))
+			})
+			note(fmt.Sprint(n))
+			last = n
+			if rapid.IntRange(0, 4).Draw(t, "flush") == 0 {
+				m.must(m.state.db.Flush())
+			}
+			percent := rapid.SampledFrom([]int{0, 20, 50, 80, 100}).Draw(t, "unsynced percent")
+			seed := rapid.Uint64().Draw(t, "seed")
+			fs := m.fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: percent, RNG: rand.New(rand.NewPCG(seed, 1))})
+			crashes = append(crashes, crash{fs, percent, fmt.Sprint(n)})
+		}
+		for _, crash := range crashes {
+			what := fmt.Sprintf("%d %% survive after commit %s", crash.percent, crash.token)
+			after, err := Open("chainstate", crash.fs)
+			if err != nil {
+				t.Fatalf("%s: %v", what, err)
+			}
+			blocks, err := after.Token("bigchain")
+			m.must(err)
+			votes, err := after.Token("votes")
+			m.must(err)
+			if blocks != votes {
+				t.Fatalf("%s: checkpoints %q and %q, want one commit's", what, blocks, votes)
+			}
+			got, err := dump(after)
+			m.must(err)
+			m.must(after.Close())
+			if blocks != crash.token {
+				lost++
+			}
+			if blocks == "" {
+				continue // from before the first commit
+			}
+			kept++
+			if got != want[blocks] {
+				t.Fatalf("%s: the state is not that after commit %s", what, blocks)
+			}
+		}
+
+		m.reopen() // what is closed loses nothing
+		if got, err := m.state.Token("bigchain"); err != nil || got != fmt.Sprint(last) {
+			t.Fatalf("reopened: token %s, %v; want %d", got, err, last)
+		}
+		m.compare()
+	})
+	if lost == 0 || kept == 0 {
+		t.Errorf("%d crashes lost something, %d kept something; the test shows nothing", lost, kept)
+	}
+}
+
+// TestDiscard: what is not committed leaves no trace.
+func TestDiscard(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newMachine(t)
+		defer func() { m.state.Close() }()
+		m.update(m.step)
+		before, err := dump(m.state)
+		m.must(err)
+		epochs, genesis := len(m.state.Epochs()), m.state.Genesis()
+		u := m.state.Begin()
+		_, err = u.AddBlock(m.drawBlock(consensus.Valid), 0, consensus.Valid)
+		m.must(err)
+		m.must(u.SetToken("bigchain", "x"))
+		m.must(u.SetGenesis(newID("genesis", 0)))
+		m.must(u.AddEpoch(Epoch{Number: 1, Members: members[:1]}))
+		u.Discard()
+		after, err := dump(m.state)
+		m.must(err)
+		if after != before || len(m.state.Epochs()) != epochs || m.state.Genesis() != genesis {
+			t.Fatalf("got\n%s\n%d epochs, genesis %q; want\n%s\n%d epochs, genesis %q",
+				after, len(m.state.Epochs()), m.state.Genesis(), before, epochs, genesis)
+		}
+		m.compare()
+	})
+}
+
+// TestOtherFormat: a folder of another version is made anew, and stays so.
+func TestOtherFormat(t *testing.T) {
+	for _, format := range []string{"", "0", "2"} {
+		fs := vfs.NewCrashableMem()
+		s := openState(t, fs)
+		u := s.Begin()
+		_, err := u.AddBlock(&ledger.Block{ID: newID("block", 1), Transactions: []*ledger.Transaction{{
+			ID: newID("transaction", 1), Operation: ledger.Create, Asset: newID("transaction", 1),
+			Outputs: []ledger.Output{{PublicKeys: []string{alice.Public}, Amount: "1"}},
+		}}}, 0, consensus.Valid)
+		check(t, err, u.SetToken("votes", "7"), u.SetGenesis(newID("block", 1)), u.AddEpoch(Epoch{Members: members}), u.Commit(),
+			s.db.Set(metaKey(metaFormat), []byte(format), pebble.Sync), s.Close())
+
+		s = openState(t, fs)
+		text, err := dump(s)
+		check(t, err)
+		if want := fmt.Sprintf("%x=%x\n", metaKey(metaFormat), formatVersion); text != want {
+			t.Errorf("format %q: got\n%swant\n%s", format, text, want)
+		}
+		if s.Genesis() != "" || len(s.Epochs()) != 0 || s.arrivals != 0 || s.decisions != 0 {
+			t.Errorf("format %q: got genesis %q, %d epochs, %d arrivals; want none", format, s.Genesis(), len(s.Epochs()), s.arrivals)
+		}
+		u = s.Begin()
+		check(t, u.SetToken("votes", "1"), u.Commit(), s.Close())
+		s = openState(t, fs)
+		if token, err := s.Token("votes"); token != "1" || err != nil {
+			t.Errorf("format %q: token after reopening: got %q, %v; want 1", format, token, err)
+		}
+	}
+}
+
+// TestFullDisk: what cannot be written ends in one sentence, and Close returns.
+func TestFullDisk(t *testing.T) {
+	var full atomic.Bool
+	s := openState(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
+		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.ENOSPC
+		}
+		return nil
+	})))
+	full.Store(true)
+	for n := 0; ; n++ {
+		u := s.Begin()
+		err := errors.Join(u.SetToken("bigchain", strings.Repeat("x", 100_000)), u.Commit())
+		if err == nil && n < 1000 {
+			continue // it is not synced
+		}
+		if !errors.Is(err, kv.ErrFailed) || !strings.Contains(err.Error(), "chainstate failed: ") || strings.Contains(err.Error(), "\n") {
+			t.Errorf("got %v, want one sentence that names the folder", err)
+		}
+		break
+	}
+	s.askTidy([]byte{metaPrefix})
+	check(t, s.Close())
+}
+
+// TestDamagedRecords: what is malformed on disk is an error that says what to
+// do, not a panic.
+func TestDamagedRecords(t *testing.T) {
+	block, tx := newID("block", 1), newID("transaction", 1)
+	blockID, _ := toID(block)
+	txID, _ := toID(tx)
+	keys := map[string][]byte{
+		"block":       idKey(blockPrefix, blockID),
+		"transaction": idKey(txPrefix, txID),
+		"output":      outputKey(outputPrefix, txID, 0),
+	}
+	for name, k := range keys {
+		for _, value := range []string{"", "\x01", strings.Repeat("\xff", 11), strings.Repeat("\xff", 60)} {
+			t.Run(fmt.Sprintf("%s %x", name, value), func(t *testing.T) {
+				s := openState(t, vfs.NewMem())
+				addBlock(t, s, 1, consensus.Undecided, newCreate(1, members))
+				check(t, s.db.Set(k, []byte(value), pebble.Sync))
+				_, _, outputErr := s.Output(ledger.OutputRef{TxID: tx, Index: 0})
+				_, digestErr := s.TransactionDigest(tx)
+				u := s.Begin()
+				_, decideErr := u.Decide(block, consensus.Invalid)
+				u.Discard()
+				if outputErr == nil && digestErr == nil && decideErr == nil {
+					t.Error("no read fails")
+				}
+				for _, err := range []error{outputErr, digestErr, decideErr} {
+					if err != nil && !strings.Contains(err.Error(), "delete the folder, it is rebuilt") {
+						t.Errorf("got %v, want it to say what to do", err)
+					}
+				}
+			})
+		}
+	}
+}
