@@ -8,7 +8,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
@@ -197,10 +196,7 @@ func (e *effects) writeTransactions(ctx context.Context, b *ledger.Block) error 
 
 // transactionDocument is a transaction's fields with the block it is valid by.
 func transactionDocument(t *ledger.Transaction, block string) []byte {
-	body := t.Bytes()
-	d := make([]byte, 0, len(body)+96)
-	d = append(d, body[:len(body)-1]...)
-	d = append(d, `,"block_id":`...)
-	d = canonical.AppendString(d, block)
-	return append(d, '}')
+	return t.BytesWith([]byte(blockField(block)))
 }
+
+func blockField(block string) string { return `"block_id":"` + block + `",` }

@@ -19,7 +19,7 @@ const (
 	maxOpenBlocks = 4
 	// linger is how long the block stage waits for more transactions while
 	// another block of this node's is on its way. An idle node does not wait.
-	linger = 15 * time.Millisecond
+	linger = 40 * time.Millisecond
 )
 
 // maker is the block stage: it puts transactions assigned to this node into

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -59,14 +60,12 @@ func (n *Node) bodies(ctx context.Context, entries []chainstate.AssetEntry) ([][
 	bodies := make([][]byte, len(entries))
 	blocks := map[string]*ledger.Block{} // of one page, a few at most
 	for i, e := range entries {
-		if bodies[i] = transactionBody(documents[i]); bodies[i] != nil {
-			digest, err := n.state.TransactionDigest(e.TxID)
-			if err != nil {
-				return nil, err
-			}
-			if digest == sha256.Sum256(bodies[i]) {
-				continue
-			}
+		digest, err := n.state.TransactionDigest(e.TxID)
+		if err != nil {
+			return nil, err
+		}
+		if bodies[i] = transactionBody(documents[i], e.BlockID, digest); bodies[i] != nil {
+			continue
 		}
 		if bodies[i], err = n.bodyFromBlock(ctx, e, blocks); err != nil {
 			return nil, err
@@ -113,18 +112,25 @@ func soundBlock(d statedb.Document) (*ledger.Block, error) {
 	return b, nil
 }
 
-// transactionBody takes block_id off a document of the transactions table and
-// returns the rest in canonical form, nil when there is no such document.
-func transactionBody(d statedb.Document) []byte {
-	const suffix = len(`,"block_id":""}`) + 64
-	if end := len(d.Body) - suffix; end > 0 && string(d.Body[end:end+13]) == `,"block_id":"` {
-		return append(d.Body[:end:end], '}') // as this node wrote it
+// transactionBody takes block_id out of a document of the transactions table
+// and returns the rest in canonical form, or nil when that is not what the
+// digest says.
+func transactionBody(d statedb.Document, block string, digest [sha256.Size]byte) []byte {
+	// As this node writes it, the first such text is the field.
+	before, after, found := bytes.Cut(d.Body, []byte(blockField(block)))
+	if found {
+		if body := slices.Concat(before, after); sha256.Sum256(body) == digest {
+			return body
+		}
 	}
 	tree, err := canonical.Parse(d.Body)
 	if err != nil {
 		return nil
 	}
-	return tree.Without("block_id").Bytes()
+	if body := tree.Without("block_id").Bytes(); sha256.Sum256(body) == digest {
+		return body
+	}
+	return nil
 }
 
 // TransactionStatus gives a transaction's status: "valid", "undecided" or

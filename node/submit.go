@@ -168,14 +168,11 @@ func (n *Node) takeOver(ctx context.Context, w statedb.Write, assignee string) (
 
 // backlogDocument is a transaction's fields with the two of the backlog.
 func backlogDocument(t *ledger.Transaction, assignee string, now int64) []byte {
-	body := t.Bytes()
-	d := make([]byte, 0, len(body)+128)
-	d = append(d, body[:len(body)-1]...)
-	d = append(d, `,"assignee":`...)
+	d := append(make([]byte, 0, 128), `"assignee":`...)
 	d = canonical.AppendString(d, assignee)
 	d = append(d, `,"assignment_timestamp":`...)
 	d = strconv.AppendInt(d, now, 10)
-	return append(d, '}')
+	return t.BytesWith(append(d, ','))
 }
 
 func readBacklogDocument(d statedb.Document) (t *ledger.Transaction, assignee string, err error) {

@@ -78,7 +78,7 @@ func (e Epoch) Has(key string) bool { return slices.Contains(e.Members, key) }
 // Open opens the chainstate in a folder, or begins an empty one. fs is nil for
 // the machine's own file system.
 func Open(folder string, fs vfs.FS) (*State, error) {
-	db, err := kv.Open(folder, fs)
+	db, err := kv.Open(folder, kv.Large, fs)
 	if err != nil {
 		return nil, fmt.Errorf("chainstate: %w", err)
 	}

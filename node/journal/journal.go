@@ -63,7 +63,7 @@ type Journal struct {
 // one. A journal of another key is begun anew: its votes bind another voter.
 // fs is nil for the machine's own file system.
 func Open(folder, publicKey string, fs vfs.FS) (*Journal, error) {
-	db, err := kv.Open(folder, fs)
+	db, err := kv.Open(folder, kv.Small, fs)
 	if err != nil {
 		return nil, fmt.Errorf("journal: %w", err)
 	}

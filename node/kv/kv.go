@@ -18,11 +18,21 @@ import (
 // ErrLocked: another process has the folder open.
 var ErrLocked = errors.New("in use by another process")
 
-// Sizes of one store, in bytes. They keep a node with three stores well below
-// 400 MB.
+// Size is how much memory a store takes, in bytes.
+type Size struct {
+	Cache    int64
+	MemTable uint64 // of one table; maxMemTables may wait to be flushed
+}
+
+// Sizes that keep a node with an embedded database well below 400 MB.
+var (
+	Large = Size{Cache: 64 << 20, MemTable: 16 << 20} // for the chainstate
+	Small = Size{Cache: 4 << 20, MemTable: 4 << 20}   // for the journal
+)
+
 const (
-	cacheSize    = 24 << 20
-	memTableSize = 8 << 20
+	maxMemTables = 3
+	blockBytes   = 8 << 10
 )
 
 // bloomBits per key makes reads of absent keys, which validation does for
@@ -31,7 +41,7 @@ const bloomBits = 10
 
 // Open opens the store in a folder, which it makes with mode 0700. fs is nil
 // for the machine's own file system.
-func Open(folder string, fs vfs.FS) (*Store, error) {
+func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
 		if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
@@ -43,7 +53,7 @@ func Open(folder string, fs vfs.FS) (*Store, error) {
 	}
 	s := &Store{folder: folder, failed: make(chan struct{})}
 	err := s.write(func() (err error) {
-		s.DB, err = pebble.Open(folder, s.options(fs))
+		s.DB, err = pebble.Open(folder, s.options(size, fs))
 		return err
 	})
 	switch {
@@ -69,14 +79,13 @@ func isLocked(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "lock held")
 }
 
-func (s *Store) options(fs vfs.FS) *pebble.Options {
+func (s *Store) options(size Size, fs vfs.FS) *pebble.Options {
 	options := &pebble.Options{
-		FS:                          disk{fs, s},
-		CacheSize:                   cacheSize,
-		MemTableSize:                memTableSize,
-		MemTableStopWritesThreshold: 4,
-		L0CompactionThreshold:       4,
-		L0StopWritesThreshold:       24,
+		FS: disk{fs, s},
+		// Pebble takes the memory tables out of its cache.
+		CacheSize:                   size.Cache + maxMemTables*int64(size.MemTable),
+		MemTableSize:                size.MemTable,
+		MemTableStopWritesThreshold: maxMemTables,
 		FormatMajorVersion:          pebble.FormatNewest,
 		Logger:                      logger{s},
 		EventListener: &pebble.EventListener{
@@ -87,6 +96,7 @@ func (s *Store) options(fs vfs.FS) *pebble.Options {
 	for i := range options.Levels {
 		options.Levels[i].FilterPolicy = bloom.FilterPolicy(bloomBits)
 		options.Levels[i].FilterType = pebble.TableFilter
+		options.Levels[i].BlockSize = blockBytes
 	}
 	return options
 }

@@ -19,7 +19,7 @@ import (
 
 func mustOpen(tb testing.TB, folder string, fs vfs.FS) *Store {
 	tb.Helper()
-	s, err := Open(folder, fs)
+	s, err := Open(folder, Small, fs)
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -50,7 +50,7 @@ func TestOpen(t *testing.T) {
 
 // TestOptions: reads of absent keys are what validation does most.
 func TestOptions(t *testing.T) {
-	o := (&Store{}).options(vfs.NewMem())
+	o := (&Store{}).options(Small, vfs.NewMem())
 	for i, level := range o.Levels {
 		if level.FilterPolicy == pebble.NoFilterPolicy || level.FilterPolicy == nil {
 			t.Errorf("level %d has no Bloom filter", i)
@@ -63,7 +63,7 @@ const lockedByChild = "KV_TEST_FOLDER"
 
 func TestMain(m *testing.M) {
 	if folder := os.Getenv(lockedByChild); folder != "" {
-		if _, err := Open(folder, nil); err != nil {
+		if _, err := Open(folder, Small, nil); err != nil {
 			fmt.Println(err)
 			os.Exit(1)
 		}
@@ -78,7 +78,7 @@ func TestLocked(t *testing.T) {
 	folder := t.TempDir()
 	refused := func(by string) {
 		t.Helper()
-		_, err := Open(folder, nil)
+		_, err := Open(folder, Small, nil)
 		if want := "folder " + folder + ": in use by another process"; !errors.Is(err, ErrLocked) || err.Error() != want {
 			t.Errorf("locked by %s: got %v, want %s", by, err, want)
 		}
@@ -120,7 +120,7 @@ func TestUnusableFolder(t *testing.T) {
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err := Open(filepath.Join(file, "below"), nil)
+	_, err := Open(filepath.Join(file, "below"), Small, nil)
 	if err == nil || errors.Is(err, ErrLocked) || !strings.Contains(err.Error(), file) {
 		t.Errorf("got %v, want an error that names %s and is not ErrLocked", err, file)
 	}
@@ -129,7 +129,7 @@ func TestUnusableFolder(t *testing.T) {
 	if err := truncate(broken, "db", "MANIFEST"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err = Open("db", broken); err == nil || !strings.Contains(err.Error(), "db") {
+	if _, err = Open("db", Small, broken); err == nil || !strings.Contains(err.Error(), "db") {
 		t.Errorf("no manifest: got %v, want an error that names the folder", err)
 	}
 }

@@ -64,6 +64,16 @@ type Transaction struct {
 // be changed.
 func (t *Transaction) Bytes() []byte { return t.body }
 
+// BytesWith returns the canonical form with further fields that sort between
+// asset and id, in order and as canonical JSON: what a document in the database
+// has beside the transaction. Each is followed by a comma.
+func (t *Transaction) BytesWith(fields []byte) []byte {
+	dst := make([]byte, 0, len(t.body)+len(fields))
+	dst = append(dst, t.body[:t.form.id.from]...)
+	dst = append(dst, fields...)
+	return append(dst, t.body[t.form.id.from:]...)
+}
+
 // Digest identifies the whole body: two transactions with one id may still
 // carry different fulfillments, which the id leaves out.
 func (t *Transaction) Digest() [sha256.Size]byte { return sha256.Sum256(t.body) }
