@@ -120,13 +120,13 @@ func TestDiscard(t *testing.T) {
 		before, err := dump(m.state)
 		m.must(err)
 		epochs, genesis := len(m.state.Epochs()), m.state.Genesis()
+		b := m.drawBlock(consensus.Valid)
 		u := m.state.Begin()
-		_, err = u.AddBlock(m.drawBlock(consensus.Valid), 0, consensus.Valid)
-		m.must(err)
-		m.must(u.SetToken("bigchain", "x"))
-		m.must(u.SetGenesis(newID("genesis", 0)))
-		m.must(u.AddEpoch(Epoch{Number: 1, Members: members[:1]}))
+		_, err = u.AddBlock(b, 0, consensus.Valid)
+		err = errors.Join(err, u.SetToken("bigchain", "x"), u.SetGenesis(newID("genesis", 0)),
+			u.AddEpoch(Epoch{Number: 1, Members: members[:1]}))
 		u.Discard()
+		m.must(err)
 		after, err := dump(m.state)
 		m.must(err)
 		if after != before || len(m.state.Epochs()) != epochs || m.state.Genesis() != genesis {

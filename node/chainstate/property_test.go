@@ -277,10 +277,11 @@ func TestAgainstModel(t *testing.T) {
 			case 0:
 				m.reopen()
 			case 1:
+				b := m.drawBlock(consensus.Undecided)
 				u := m.state.Begin()
-				_, err := u.AddBlock(m.drawBlock(consensus.Undecided), 0, consensus.Undecided)
-				m.must(err)
+				_, err := u.AddBlock(b, 0, consensus.Undecided)
 				u.Discard()
+				m.must(err)
 			}
 			m.update(func(u *Update) {
 				for range rapid.IntRange(1, 3).Draw(t, "steps") {

@@ -8,15 +8,41 @@ import (
 )
 
 // Deleted keys stay in the way of a scan until a compaction meets them, so the
-// list of an owner who has spent 100,000 outputs would cost 100,000 steps.
-// A scan that steps over many has its range compacted.
+// list of an owner who has spent 100,000 outputs would cost 100,000 steps. A
+// scan that steps over many has its range compacted, and so has an owner who
+// has spent many.
 const (
 	// maxSkipped is how many deleted keys a scan may step over.
 	maxSkipped = 200
-	// tidyPause is the least time between two compactions of this kind, which
-	// bounds what readers can cause.
-	tidyPause = 250 * time.Millisecond
+	// maxSpent is how many outputs an owner may spend before his list of
+	// unspent ones is compacted.
+	maxSpent = 1000
+	// tidyPause is the least time between two compactions, which bounds what
+	// readers can cause, and ownerPause that between two for one owner's spends.
+	tidyPause  = 100 * time.Millisecond
+	ownerPause = time.Second
+	// maxCounted bounds the owners whose spends are counted at a time.
+	maxCounted = 10_000
 )
+
+// spending counts what an owner has spent since his list was compacted.
+type spending struct {
+	outputs int
+	tidied  time.Time
+}
+
+// countSpent is called with the writer lock held.
+func (s *State) countSpent(owner string) {
+	if len(s.spending) >= maxCounted {
+		clear(s.spending)
+	}
+	c := s.spending[owner]
+	c.outputs++
+	if c.outputs >= maxSpent && time.Since(c.tidied) > ownerPause && s.askTidy(ownerPrefix(unspentPrefix, owner)) {
+		c = spending{tidied: time.Now()}
+	}
+	s.spending[owner] = c
+}
 
 // skipped tells how many deleted keys an iterator has stepped over.
 func skipped(it *pebble.Iterator) int {
@@ -25,10 +51,12 @@ func skipped(it *pebble.Iterator) int {
 }
 
 // askTidy has a range of keys compacted soon, unless another waits already.
-func (s *State) askTidy(prefix []byte) {
+func (s *State) askTidy(prefix []byte) bool {
 	select {
 	case s.untidy <- prefix:
+		return true
 	default:
+		return false
 	}
 }
 

@@ -23,6 +23,7 @@ type Update struct {
 	genesis   string
 	epochs    []Epoch
 	statuses  map[id]consensus.Status
+	spentBy   []string // owners of outputs that became spent
 }
 
 // Begin starts an update, after any other has ended.
@@ -53,6 +54,9 @@ func (u *Update) Commit() error {
 		return fmt.Errorf("chainstate: %w", err)
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
+	for _, owner := range u.spentBy {
+		u.s.countSpent(owner)
+	}
 	u.s.mu.Lock()
 	u.s.genesis, u.s.epochs = u.genesis, u.epochs
 	for block, status := range u.statuses {
@@ -200,6 +204,7 @@ func (u *Update) listUnspent(tx id, index int, o outputRecord, unspent bool) (er
 		if unspent {
 			err = u.set(k, tx[:])
 		} else {
+			u.spentBy = append(u.spentBy, owner)
 			err = u.del(k)
 		}
 		if err != nil {
