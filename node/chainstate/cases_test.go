@@ -160,6 +160,18 @@ func TestSameKeyTwice(t *testing.T) {
 	wantOutputs(t, s, "spent", alice.Public, false, refTo(create, 0))
 }
 
+// TestKeyWithinKey: a public key may begin like a longer one.
+func TestKeyWithinKey(t *testing.T) {
+	s := openState(t, vfs.NewMem())
+	long := strings.Repeat("z", 44)
+	one, other := newCreate(1, []string{long}), newCreate(2, []string{long[:43]})
+	addBlock(t, s, 1, consensus.Valid, one, other)
+	for _, unspent := range []bool{false, true} {
+		wantOutputs(t, s, "long key", long, unspent, refTo(one, 0))
+		wantOutputs(t, s, "short key", long[:43], unspent, refTo(other, 0))
+	}
+}
+
 // TestInvalidOnArrival: a block that can never be valid shows in the list of a
 // transaction's blocks, and nowhere else.
 func TestInvalidOnArrival(t *testing.T) {

@@ -1,6 +1,7 @@
 package chainstate
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"testing"
@@ -263,6 +264,9 @@ func pages[T any](page func(cursor string) ([]T, string, error)) ([]T, error) {
 		part, next, err := page(cursor)
 		if all = append(all, part...); err != nil || next == "" {
 			return all, err
+		}
+		if len(all) > 1000 {
+			return all, errors.New("the pages do not end")
 		}
 		cursor = next
 	}
