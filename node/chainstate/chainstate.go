@@ -47,10 +47,10 @@ const (
 type State struct {
 	db *kv.Store
 
-	writer    sync.Mutex          // held from Begin to the Update's end
-	arrivals  uint64              // blocks so far; guarded by writer
-	decisions uint64              // decided blocks so far; guarded by writer
-	spending  map[string]spending // by owner; guarded by writer
+	writer    sync.Mutex     // held from Begin to the Update's end
+	arrivals  uint64         // blocks so far; guarded by writer
+	decisions uint64         // decided blocks so far; guarded by writer
+	spending  map[string]int // outputs by owner, since his list was compacted; guarded by writer
 
 	mu      sync.RWMutex
 	genesis string
@@ -83,7 +83,7 @@ func Open(folder string, fs vfs.FS) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chainstate: %w", err)
 	}
-	s := &State{db: db, statuses: map[id]consensus.Status{}, spending: map[string]spending{}}
+	s := &State{db: db, statuses: map[id]consensus.Status{}, spending: map[string]int{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

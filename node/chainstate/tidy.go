@@ -18,30 +18,22 @@ const (
 	// unspent ones is compacted.
 	maxSpent = 1000
 	// tidyPause is the least time between two compactions, which bounds what
-	// readers can cause, and ownerPause that between two for one owner's spends.
-	tidyPause  = 100 * time.Millisecond
-	ownerPause = time.Second
+	// readers can cause.
+	tidyPause = 100 * time.Millisecond
 	// maxCounted bounds the owners whose spends are counted at a time.
 	maxCounted = 10_000
 )
 
-// spending counts what an owner has spent since his list was compacted.
-type spending struct {
-	outputs int
-	tidied  time.Time
-}
-
-// countSpent is called with the writer lock held.
+// countSpent notes that an owner has spent an output. It is called with the
+// writer lock held.
 func (s *State) countSpent(owner string) {
 	if len(s.spending) >= maxCounted {
 		clear(s.spending)
 	}
-	c := s.spending[owner]
-	c.outputs++
-	if c.outputs >= maxSpent && time.Since(c.tidied) > ownerPause && s.askTidy(ownerPrefix(unspentPrefix, owner)) {
-		c = spending{tidied: time.Now()}
+	s.spending[owner]++
+	if s.spending[owner] >= maxSpent && s.askTidy(ownerPrefix(unspentPrefix, owner)) {
+		delete(s.spending, owner)
 	}
-	s.spending[owner] = c
 }
 
 // skipped tells how many deleted keys an iterator has stepped over.
