@@ -170,7 +170,7 @@ func TestDepthLimit(t *testing.T) {
 		depth int
 		ok    bool
 	}{{`1`, 0, true}, {`[]`, 0, false}, {`[[1],{}]`, 2, true}, {`[[1],{"a":[]}]`, 2, false}, {`[[],[],[]]`, 2, true}} {
-		if _, err := ParseDepth([]byte(c.text), c.depth); (err == nil) != c.ok {
+		if _, err := ParseWithin([]byte(c.text), Limits{Depth: c.depth}); (err == nil) != c.ok {
 			t.Errorf("%s with depth %d: %v", c.text, c.depth, err)
 		}
 	}
@@ -310,5 +310,19 @@ func TestInsideEncodingJSON(t *testing.T) {
 	}
 	if err := json.Unmarshal([]byte(`{"V": {"a":1,"a":2}}`), &w); err == nil {
 		t.Error("duplicate keys were taken")
+	}
+}
+
+func TestValuesLimit(t *testing.T) {
+	for _, c := range []struct {
+		text   string
+		values int
+	}{{`1`, 1}, {`[]`, 1}, {`[1,[2,{}],"a"]`, 6}, {`{"a":{"b":null},"c":true}`, 4}} {
+		if _, err := ParseWithin([]byte(c.text), Limits{Depth: 10, Values: c.values}); err != nil {
+			t.Errorf("%s with %d values allowed: got %v, want it to parse", c.text, c.values, err)
+		}
+		if _, err := ParseWithin([]byte(c.text), Limits{Depth: 10, Values: c.values - 1}); c.values > 1 && err == nil {
+			t.Errorf("%s with %d values allowed: it parses", c.text, c.values-1)
+		}
 	}
 }

@@ -28,11 +28,20 @@ func (e *SyntaxError) Error() string {
 // *SyntaxError: duplicate keys, invalid UTF-8, escaped surrogates without
 // their partner, floats beyond a double's range, nesting beyond MaxDepth and
 // anything after the value. Time and memory are linear in the input.
-func Parse(data []byte) (Value, error) { return ParseDepth(data, MaxDepth) }
+func Parse(data []byte) (Value, error) { return ParseWithin(data, Limits{Depth: MaxDepth}) }
 
-// ParseDepth is Parse with a nesting limit of the caller's.
-func ParseDepth(data []byte, maxDepth int) (Value, error) {
-	p := parser{text: string(data), maxDepth: maxDepth}
+// Limits bound what ParseWithin reads.
+type Limits struct {
+	Depth  int // arrays and objects inside each other
+	Values int // values of every kind at every level; 0 for any number
+}
+
+// ParseWithin is Parse with limits of the caller's.
+func ParseWithin(data []byte, limits Limits) (Value, error) {
+	p := parser{text: string(data), maxDepth: limits.Depth, values: limits.Values}
+	if p.values == 0 {
+		p.values = len(data) + 1 // a value takes a byte at least
+	}
 	if !utf8.ValidString(p.text) {
 		return Value{}, &SyntaxError{Offset: firstInvalid(p.text), Reason: "invalid UTF-8"}
 	}
@@ -64,6 +73,7 @@ type parser struct {
 	text     string
 	pos      int
 	maxDepth int
+	values   int // how many more may come
 	items    []Value
 	keys     []string
 }
@@ -91,6 +101,9 @@ func (p *parser) next() byte {
 }
 
 func (p *parser) value(depth int) (Value, error) {
+	if p.values--; p.values < 0 {
+		return Value{}, p.fault("too many values")
+	}
 	switch c := p.next(); {
 	case c == '{':
 		return p.object(depth + 1)
@@ -139,7 +152,7 @@ func (p *parser) array(depth int) (Value, error) {
 			p.pos++
 		case ']':
 			p.pos++
-			v := Value{kind: Array, items: slices.Clone(p.items[base:])}
+			v := arrayOf(slices.Clone(p.items[base:]))
 			p.items = p.items[:base]
 			return v, nil
 		default:
@@ -195,7 +208,7 @@ func (p *parser) object(depth int) (Value, error) {
 				return Value{}, p.fault("duplicate key " + strconv.Quote(abbreviate(o.keys[i])))
 			}
 		}
-		return Value{kind: Object, keys: o.keys, items: o.items}, nil
+		return objectOf(o.keys, o.items), nil
 	}
 }
 
@@ -208,10 +221,7 @@ func abbreviate(s string) string {
 	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
-type members struct {
-	keys  []string
-	items []Value
-}
+type members parts
 
 func (m members) Len() int           { return len(m.keys) }
 func (m members) Less(i, j int) bool { return m.keys[i] < m.keys[j] }

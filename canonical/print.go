@@ -34,7 +34,7 @@ func (v Value) Append(dst []byte) []byte {
 		return AppendString(dst, v.text)
 	case Array:
 		dst = append(dst, '[')
-		for i, item := range v.items {
+		for i, item := range v.items() {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
@@ -43,13 +43,13 @@ func (v Value) Append(dst []byte) []byte {
 		return append(dst, ']')
 	case Object:
 		dst = append(dst, '{')
-		for i, key := range v.keys {
+		for i, key := range v.keys() {
 			if i > 0 {
 				dst = append(dst, ',')
 			}
 			dst = AppendString(dst, key)
 			dst = append(dst, ':')
-			dst = v.items[i].Append(dst)
+			dst = v.parts.items[i].Append(dst)
 		}
 		return append(dst, '}')
 	default:

@@ -39,10 +39,28 @@ func (k Kind) String() string { return kindNames[k] }
 // Value is one immutable JSON value. The zero Value is null.
 type Value struct {
 	kind  Kind
-	flag  bool     // Bool
-	text  string   // String: the decoded text; Int, Float: the canonical digits
+	flag  bool   // Bool
+	text  string // String: the decoded text; Int, Float: the canonical digits
+	parts *parts // Array, Object; nil when empty, as documents hold far more scalars
+}
+
+type parts struct {
 	keys  []string // Object: sorted by code point, no duplicates
 	items []Value  // Array: elements; Object: the values of keys
+}
+
+func (v Value) items() []Value {
+	if v.parts == nil {
+		return nil
+	}
+	return v.parts.items
+}
+
+func (v Value) keys() []string {
+	if v.parts == nil {
+		return nil
+	}
+	return v.parts.keys
 }
 
 // Member is one key of an object with its value.
@@ -77,11 +95,18 @@ func StringsOf(list []string) Value {
 	for i, s := range list {
 		items[i] = StringOf(s)
 	}
-	return Value{kind: Array, items: items}
+	return arrayOf(items)
 }
 
 // ArrayOf makes an array of the values given.
-func ArrayOf(items ...Value) Value { return Value{kind: Array, items: slices.Clone(items)} }
+func ArrayOf(items ...Value) Value { return arrayOf(slices.Clone(items)) }
+
+// arrayOf and objectOf take over their arguments.
+func arrayOf(items []Value) Value { return Value{kind: Array, parts: &parts{items: items}} }
+
+func objectOf(keys []string, items []Value) Value {
+	return Value{kind: Object, parts: &parts{keys: keys, items: items}}
+}
 
 // ObjectOf makes an object. Of two members with one key the later wins. Bytes
 // in a key that are not UTF-8 become U+FFFD.
@@ -91,16 +116,16 @@ func ObjectOf(members ...Member) Value {
 		sorted[i].Key = strings.ToValidUTF8(sorted[i].Key, "\uFFFD")
 	}
 	slices.SortStableFunc(sorted, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
-	v := Value{kind: Object, keys: make([]string, 0, len(sorted)), items: make([]Value, 0, len(sorted))}
+	keys, items := make([]string, 0, len(sorted)), make([]Value, 0, len(sorted))
 	for _, m := range sorted {
-		if n := len(v.keys); n > 0 && v.keys[n-1] == m.Key {
-			v.items[n-1] = m.Value
+		if n := len(keys); n > 0 && keys[n-1] == m.Key {
+			items[n-1] = m.Value
 			continue
 		}
-		v.keys = append(v.keys, m.Key)
-		v.items = append(v.items, m.Value)
+		keys = append(keys, m.Key)
+		items = append(items, m.Value)
 	}
-	return v
+	return objectOf(keys, items)
 }
 
 // Kind tells what v holds.
@@ -127,55 +152,54 @@ func (v Value) Int64() (int64, bool) {
 
 // Len returns the number of elements of an array or members of an object, and
 // 0 for any other kind.
-func (v Value) Len() int { return len(v.items) }
+func (v Value) Len() int { return len(v.items()) }
 
 // At returns element i of an array, or the value of member i of an object in
 // key order.
-func (v Value) At(i int) Value { return v.items[i] }
+func (v Value) At(i int) Value { return v.parts.items[i] }
 
 // Key returns key i of an object, in code point order.
-func (v Value) Key(i int) string { return v.keys[i] }
+func (v Value) Key(i int) string { return v.parts.keys[i] }
 
 // Get returns the value under key, and whether v is an object that has it.
 func (v Value) Get(key string) (Value, bool) {
-	i, ok := slices.BinarySearch(v.keys, key)
+	i, ok := slices.BinarySearch(v.keys(), key)
 	if !ok {
 		return Value{}, false
 	}
-	return v.items[i], true
+	return v.parts.items[i], true
 }
 
 // With returns a copy of the object v in which key has the value given. Bytes
 // in key that are not UTF-8 become U+FFFD.
 func (v Value) With(key string, value Value) Value {
 	key = strings.ToValidUTF8(key, "\uFFFD")
-	i, found := slices.BinarySearch(v.keys, key)
-	c := Value{kind: Object, keys: slices.Clone(v.keys), items: slices.Clone(v.items)}
+	i, found := slices.BinarySearch(v.keys(), key)
+	keys, items := slices.Clone(v.keys()), slices.Clone(v.items())
 	if found {
-		c.items[i] = value
-		return c
+		items[i] = value
+	} else {
+		keys, items = slices.Insert(keys, i, key), slices.Insert(items, i, value)
 	}
-	c.keys = slices.Insert(c.keys, i, key)
-	c.items = slices.Insert(c.items, i, value)
-	return c
+	return objectOf(keys, items)
 }
 
 // Without returns a copy of the object v that lacks the keys given.
-func (v Value) Without(keys ...string) Value {
-	c := Value{kind: Object, keys: make([]string, 0, len(v.keys)), items: make([]Value, 0, len(v.keys))}
-	for i, k := range v.keys {
-		if !slices.Contains(keys, k) {
-			c.keys = append(c.keys, k)
-			c.items = append(c.items, v.items[i])
+func (v Value) Without(unwanted ...string) Value {
+	keys, items := make([]string, 0, v.Len()), make([]Value, 0, v.Len())
+	for i, k := range v.keys() {
+		if !slices.Contains(unwanted, k) {
+			keys = append(keys, k)
+			items = append(items, v.At(i))
 		}
 	}
-	return c
+	return objectOf(keys, items)
 }
 
 // Equal reports whether a and b print alike.
 func Equal(a, b Value) bool {
-	if a.kind != b.kind || a.flag != b.flag || a.text != b.text || !slices.Equal(a.keys, b.keys) {
+	if a.kind != b.kind || a.flag != b.flag || a.text != b.text || !slices.Equal(a.keys(), b.keys()) {
 		return false
 	}
-	return slices.EqualFunc(a.items, b.items, Equal)
+	return slices.EqualFunc(a.items(), b.items(), Equal)
 }

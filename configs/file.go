@@ -100,7 +100,7 @@ func decode(data []byte, f format) (canonical.Value, error) {
 }
 
 func decodeJSON(data []byte) (canonical.Value, error) {
-	tree, err := canonical.ParseDepth(data, maxDepth)
+	tree, err := canonical.ParseWithin(data, canonical.Limits{Depth: maxDepth})
 	var fault *canonical.SyntaxError
 	if errors.As(err, &fault) {
 		before := data[:min(fault.Offset, len(data))]

@@ -318,7 +318,7 @@ var levelsKind = kind[map[string]string]{
 
 func levelPairs(text string) (canonical.Value, bool) {
 	if strings.HasPrefix(strings.TrimSpace(text), "{") {
-		object, err := canonical.ParseDepth([]byte(text), maxDepth)
+		object, err := canonical.ParseWithin([]byte(text), canonical.Limits{Depth: maxDepth})
 		return object, err == nil
 	}
 	var members []canonical.Member

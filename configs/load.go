@@ -197,7 +197,7 @@ func (l *loader) fault(path, source string, reason error) {
 func (l *loader) environment() {
 	from := origin{home: l.home}
 	if text := l.env[envLog]; text != "" {
-		tree, err := canonical.ParseDepth([]byte(text), maxDepth)
+		tree, err := canonical.ParseWithin([]byte(text), canonical.Limits{Depth: maxDepth})
 		if err != nil || tree.Kind() != canonical.Object {
 			l.fault("log", envLog, expectation("the section of the log settings as a JSON object"))
 		} else {

@@ -176,7 +176,7 @@ func backlogDocument(t *ledger.Transaction, assignee string, now int64) []byte {
 }
 
 func readBacklogDocument(d statedb.Document) (t *ledger.Transaction, assignee string, err error) {
-	tree, err := canonical.ParseDepth(d.Body, ledger.MaxDepth)
+	tree, err := canonical.ParseWithin(d.Body, canonical.Limits{Depth: ledger.MaxDepth})
 	if err != nil {
 		return nil, "", err
 	}

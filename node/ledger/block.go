@@ -84,7 +84,7 @@ func (b *Block) Bytes() []byte {
 // transaction in it. Errors wrap ErrMalformed. It checks no hash and no
 // signature: see Verify.
 func ParseBlock(data []byte) (*Block, error) {
-	tree, err := canonical.ParseDepth(data, MaxDepth+blockDepth)
+	tree, err := canonical.ParseWithin(data, canonical.Limits{Depth: MaxDepth + blockDepth})
 	if err != nil {
 		return nil, fmt.Errorf("block: %w: %w", ErrMalformed, err)
 	}

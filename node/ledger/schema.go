@@ -22,12 +22,17 @@ const (
 	MaxSignedBytes = 32 << 20
 )
 
+// maxPostedValues bounds how many JSON values of every kind a posted text is
+// made of, since the memory to read it grows with them. It is no rule: what
+// other nodes accept stands in blocks, whose size is bounded.
+const maxPostedValues = 200_000
+
 // ParseTransaction reads a transaction of any operation and checks its shape.
 // JSON that does not parse gives a *canonical.SyntaxError, anything else that
 // is wrong a *ValidationError of kind SchemaValidationError. It does not check
 // the id or signatures.
 func ParseTransaction(data []byte) (*Transaction, error) {
-	tree, err := canonical.ParseDepth(data, MaxDepth)
+	tree, err := canonical.ParseWithin(data, canonical.Limits{Depth: MaxDepth, Values: maxPostedValues})
 	if err != nil {
 		return nil, err
 	}

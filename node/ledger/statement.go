@@ -75,7 +75,7 @@ func (s *Statement) Bytes() []byte {
 // ParseStatement reads a statement and checks its shape. Errors wrap
 // ErrMalformed. It checks no signature: see Verify.
 func ParseStatement(data []byte) (*Statement, error) {
-	tree, err := canonical.ParseDepth(data, maxStatementDepth)
+	tree, err := canonical.ParseWithin(data, canonical.Limits{Depth: maxStatementDepth})
 	if err != nil {
 		return nil, fmt.Errorf("statement: %w: %w", ErrMalformed, err)
 	}

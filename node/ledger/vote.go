@@ -63,7 +63,7 @@ func (v *Vote) Bytes() []byte {
 // ParseVote reads a vote and checks its shape. Errors wrap ErrMalformed. It
 // checks no signature: see Verify.
 func ParseVote(data []byte) (*Vote, error) {
-	tree, err := canonical.ParseDepth(data, maxVoteDepth)
+	tree, err := canonical.ParseWithin(data, canonical.Limits{Depth: maxVoteDepth})
 	if err != nil {
 		return nil, fmt.Errorf("vote: %w: %w", ErrMalformed, err)
 	}
