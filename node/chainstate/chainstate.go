@@ -10,7 +10,6 @@
 package chainstate
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -47,10 +46,9 @@ const (
 type State struct {
 	db *kv.Store
 
-	writer    sync.Mutex     // held from Begin to the Update's end
-	arrivals  uint64         // blocks so far; guarded by writer
-	decisions uint64         // decided blocks so far; guarded by writer
-	spending  map[string]int // outputs by owner, since his list was compacted; guarded by writer
+	writer    sync.Mutex // held from Begin to the Update's end
+	arrivals  uint64     // blocks so far; guarded by writer
+	decisions uint64     // decided blocks so far; guarded by writer
 
 	mu      sync.RWMutex
 	genesis string
@@ -58,9 +56,7 @@ type State struct {
 	// statuses caches what blockStatus answers.
 	statuses map[id]consensus.Status
 
-	untidy   chan []byte // a range of keys to compact
-	tidied   chan struct{}
-	stopTidy context.CancelFunc
+	tidier *tidier
 }
 
 // Epoch is one stretch of the federation's history.
@@ -83,13 +79,11 @@ func Open(folder string, fs vfs.FS) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chainstate: %w", err)
 	}
-	s := &State{db: db, statuses: map[id]consensus.Status{}, spending: map[string]int{}}
+	s := &State{db: db, statuses: map[id]consensus.Status{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	s.untidy, s.tidied, s.stopTidy = make(chan []byte, 1), make(chan struct{}), cancel
-	go s.tidy(ctx)
+	s.tidier = newTidier(s)
 	return s, nil
 }
 
@@ -132,8 +126,7 @@ func (s *State) reset() error {
 func (s *State) Close() error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
-	s.stopTidy()
-	<-s.tidied
+	s.tidier.stop()
 	return s.db.Close()
 }
 

@@ -189,7 +189,7 @@ func TestFullDisk(t *testing.T) {
 		}
 		break
 	}
-	s.askTidy([]byte{metaPrefix})
+	s.tidier.ask([]byte{metaPrefix})
 	check(t, s.Close())
 }
 

@@ -269,7 +269,7 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	}
 	defer func() {
 		if skipped(it) > maxSkipped {
-			s.askTidy(base)
+			s.tidier.ask(base)
 		}
 		it.Close()
 	}()

@@ -100,7 +100,7 @@ func TestSpentOutputsGetOutOfTheWay(t *testing.T) {
 	})
 	t.Run("a reader stumbles", func(t *testing.T) {
 		s, owner := open(), ledger.GenerateKeyPair()
-		s.spending[owner.Public] = -1 << 30 // not by the count
+		s.tidier.spent[owner.Public] = -1 << 30 // not by the count
 		spendMost(t, s, owner)
 		refs, _, err := s.Outputs(owner.Public, true, "", 100)
 		if err != nil || len(refs) != 10 {

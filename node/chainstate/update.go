@@ -54,9 +54,7 @@ func (u *Update) Commit() error {
 		return fmt.Errorf("chainstate: %w", err)
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
-	for _, owner := range u.spentBy {
-		u.s.countSpent(owner)
-	}
+	u.s.tidier.countSpent(u.spentBy)
 	u.s.mu.Lock()
 	u.s.genesis, u.s.epochs = u.genesis, u.epochs
 	for block, status := range u.statuses {
