@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // Kind tells what a Value holds.
@@ -111,19 +112,27 @@ func objectOf(keys []string, items []Value) Value {
 // ObjectOf makes an object. Of two members with one key the later wins. Bytes
 // in a key that are not UTF-8 become U+FFFD.
 func ObjectOf(members ...Member) Value {
+	keys, items := make([]string, 0, len(members)), make([]Value, 0, len(members))
+	ascending := true
+	for i, m := range members {
+		ascending = ascending && utf8.ValidString(m.Key) && (i == 0 || keys[i-1] < m.Key)
+		keys, items = append(keys, m.Key), append(items, m.Value)
+	}
+	if ascending { // as most callers write them
+		return objectOf(keys, items)
+	}
 	sorted := slices.Clone(members)
 	for i := range sorted {
 		sorted[i].Key = strings.ToValidUTF8(sorted[i].Key, "\uFFFD")
 	}
 	slices.SortStableFunc(sorted, func(a, b Member) int { return strings.Compare(a.Key, b.Key) })
-	keys, items := make([]string, 0, len(sorted)), make([]Value, 0, len(sorted))
+	keys, items = keys[:0], items[:0]
 	for _, m := range sorted {
 		if n := len(keys); n > 0 && keys[n-1] == m.Key {
 			items[n-1] = m.Value
 			continue
 		}
-		keys = append(keys, m.Key)
-		items = append(items, m.Value)
+		keys, items = append(keys, m.Key), append(items, m.Value)
 	}
 	return objectOf(keys, items)
 }

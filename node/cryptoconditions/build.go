@@ -52,15 +52,18 @@ func ThresholdDetails(threshold int, children ...WeightedDetails) canonical.Valu
 		list[i] = c.Details.With(fieldWeight, canonical.IntOf(int64(c.Weight)))
 	}
 	return fulfillmentDetails(TypeThreshold, bits,
-		canonical.Member{Key: "threshold", Value: canonical.IntOf(int64(threshold))},
-		canonical.Member{Key: "subfulfillments", Value: canonical.ArrayOf(list...)})
+		canonical.Member{Key: "subfulfillments", Value: canonical.ArrayOf(list...)},
+		canonical.Member{Key: "threshold", Value: canonical.IntOf(int64(threshold))})
 }
 
+// fulfillmentDetails takes the members between bitmask and type, in order.
 func fulfillmentDetails(typ Type, bits uint32, more ...canonical.Member) canonical.Value {
-	return canonical.ObjectOf(append(more,
+	members := make([]canonical.Member, 0, len(more)+3)
+	members = append(members, canonical.Member{Key: "bitmask", Value: canonical.IntOf(int64(bits))})
+	members = append(members, more...)
+	return canonical.ObjectOf(append(members,
 		canonical.Member{Key: "type", Value: canonical.StringOf("fulfillment")},
-		canonical.Member{Key: "type_id", Value: canonical.IntOf(int64(typ))},
-		canonical.Member{Key: "bitmask", Value: canonical.IntOf(int64(bits))})...)
+		canonical.Member{Key: "type_id", Value: canonical.IntOf(int64(typ))})...)
 }
 
 // Sign makes a fulfillment of details for message with the private keys given,

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -63,6 +64,7 @@ func readTransaction(tree canonical.Value, size int) (*Transaction, error) {
 		return nil, err
 	}
 	t.form = newForm(tree, size)
+	t.digest = sha256.Sum256(t.body)
 	if len(t.body) > MaxTransactionBytes {
 		return nil, at("", "the transaction has %d bytes, more than %d", len(t.body), MaxTransactionBytes)
 	}

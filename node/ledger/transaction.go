@@ -57,7 +57,8 @@ type Transaction struct {
 	Asset string
 
 	form
-	tree canonical.Value // null once compact
+	digest [sha256.Size]byte // of the body
+	tree   canonical.Value   // null once compact
 }
 
 // Bytes returns the canonical form, id and fulfillments included. It must not
@@ -76,7 +77,7 @@ func (t *Transaction) BytesWith(fields []byte) []byte {
 
 // Digest identifies the whole body: two transactions with one id may still
 // carry different fulfillments, which the id leaves out.
-func (t *Transaction) Digest() [sha256.Size]byte { return sha256.Sum256(t.body) }
+func (t *Transaction) Digest() [sha256.Size]byte { return t.digest }
 
 // SameBody reports whether t and other are equal to the byte.
 func (t *Transaction) SameBody(other *Transaction) bool { return bytes.Equal(t.body, other.body) }

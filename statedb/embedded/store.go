@@ -50,7 +50,7 @@ type store struct {
 // Sizes for a node that is to stay under 400 MB with its chainstate beside it.
 const (
 	defaultCacheBytes = 48 << 20
-	memTableBytes     = 16 << 20
+	memTableBytes     = 32 << 20
 	// memTables that may wait to be flushed, the one being written included.
 	maxMemTables = 3
 	// bloomBits a key keep false positives at 1 %.
