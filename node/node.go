@@ -162,18 +162,17 @@ func (n *Node) Run(ctx context.Context) error {
 		return errors.Join(err, n.close())
 	}
 	tasks := map[string]func(context.Context) error{
-		"bigchain feed":      n.followBlocks,
-		"votes feed":         n.followVotes,
-		"ledger":             n.runLedger,
-		"backlog writer":     n.writePosts,
-		"2nd backlog writer": n.writePosts, // prepares a batch while the first waits for the disk
-		"backlog feed":       n.followBacklog,
-		"block":              n.maker.run,
-		"block writer":       n.maker.write,
-		"vote writer":        n.voter.write,
-		"effects":            n.effects.run,
-		"stale":              n.watchStale,
-		"federation":         n.tendFederation,
+		"bigchain feed":  n.followBlocks,
+		"votes feed":     n.followVotes,
+		"ledger":         n.runLedger,
+		"backlog writer": n.writePosts,
+		"backlog feed":   n.followBacklog,
+		"block":          n.maker.run,
+		"block writer":   n.maker.write,
+		"vote writer":    n.voter.write,
+		"effects":        n.effects.run,
+		"stale":          n.watchStale,
+		"federation":     n.tendFederation,
 	}
 	var group sync.WaitGroup
 	failed := make(chan error, len(tasks))

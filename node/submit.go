@@ -83,32 +83,47 @@ type viewFunc func(ledger.OutputRef) (consensus.Output, error)
 
 func (f viewFunc) Output(ref ledger.OutputRef) (consensus.Output, error) { return f(ref) }
 
-// maxPostBatchBytes bounds one write of the backlog writer.
-const maxPostBatchBytes = 4 << 20
+const (
+	// maxPostBatchBytes bounds one write of the backlog writer.
+	maxPostBatchBytes = 4 << 20
+	// gather is how long the backlog writer waits for more posts while they
+	// come in numbers: a few large writes cost much less than many small
+	// ones. A post that comes alone is written at once.
+	gather = time.Millisecond
+)
 
 // writePosts is the backlog writer: it writes all posts that wait in one batch.
 func (n *Node) writePosts(ctx context.Context) error {
-	most := n.db.Limits().MaxBatch
+	many := false
 	for {
-		var batch []*entry
+		var first *entry
 		select {
 		case <-ctx.Done():
 			return nil
+		case first = <-n.posts:
+		}
+		if many {
+			sleep(ctx, gather) // not woken by each post, which would cost as much
+		}
+		batch := n.takePosts(first)
+		n.writeBatch(ctx, batch)
+		many = len(batch) > 1
+	}
+}
+
+// takePosts takes what waits behind a first post.
+func (n *Node) takePosts(first *entry) []*entry {
+	batch := []*entry{first}
+	for size := len(first.tx.Bytes()); len(batch) < n.db.Limits().MaxBatch && size < maxPostBatchBytes; {
+		select {
 		case e := <-n.posts:
 			batch = append(batch, e)
+			size += len(e.tx.Bytes())
+		default:
+			return batch
 		}
-		for size := 0; len(batch) < most && size < maxPostBatchBytes; {
-			select {
-			case e := <-n.posts:
-				batch = append(batch, e)
-				size += len(e.tx.Bytes())
-				continue
-			default:
-			}
-			break
-		}
-		n.writeBatch(ctx, batch)
 	}
+	return batch
 }
 
 func (n *Node) writeBatch(ctx context.Context, batch []*entry) {

@@ -38,6 +38,7 @@ const (
 	metaArrivals  = "arrivals"
 	metaDecisions = "decisions"
 	metaEpochs    = "epochs"
+	metaEarly     = "early"  // there if an output was ever spent while it was not there
 	metaToken     = "token/" // followed by the table's name
 )
 
@@ -49,6 +50,9 @@ type State struct {
 	writer    sync.Mutex // held from Begin to the Update's end
 	arrivals  uint64     // blocks so far; guarded by writer
 	decisions uint64     // decided blocks so far; guarded by writer
+	// early is whether an output was ever spent while no live block had it, as
+	// only a block that no honest node votes for does; guarded by writer.
+	early bool
 
 	mu      sync.RWMutex
 	genesis string
@@ -107,6 +111,11 @@ func (s *State) load() error {
 			*n = binary.BigEndian.Uint64([]byte(text))
 		}
 	}
+	early, err := get(s.db, metaKey(metaEarly))
+	if err != nil {
+		return err
+	}
+	s.early = early != nil
 	epochs, err := s.meta(metaEpochs)
 	if err != nil || epochs == "" {
 		return err

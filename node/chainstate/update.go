@@ -23,6 +23,7 @@ type Update struct {
 	genesis   string
 	epochs    []Epoch
 	statuses  map[id]consensus.Status
+	early     bool
 	spentBy   []string // owners of outputs that became spent
 }
 
@@ -32,6 +33,7 @@ func (s *State) Begin() *Update {
 	return &Update{
 		s: s, batch: s.db.NewIndexedBatch(), arrivals: s.arrivals, decisions: s.decisions,
 		genesis: s.Genesis(), epochs: s.Epochs(), statuses: map[id]consensus.Status{},
+		early: s.early,
 	}
 }
 
@@ -54,6 +56,7 @@ func (u *Update) Commit() error {
 		return fmt.Errorf("chainstate: %w", err)
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
+	u.s.early = u.early
 	u.s.tidier.countSpent(u.spentBy)
 	u.s.mu.Lock()
 	u.s.genesis, u.s.epochs = u.genesis, u.epochs
@@ -184,11 +187,15 @@ func (u *Update) addOutputs(at position, tx, asset id, t *ledger.Transaction) er
 				return err
 			}
 		}
-		spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
-		if err != nil {
-			return err
+		unspent := true
+		if u.early { // else nothing is spent before it is there
+			spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
+			if err != nil {
+				return err
+			}
+			unspent = len(spent) == 0
 		}
-		if err := u.listUnspent(tx, i, rec, len(spent) == 0); err != nil {
+		if err := u.listUnspent(tx, i, rec, unspent); err != nil {
 			return err
 		}
 	}
@@ -235,10 +242,19 @@ func (u *Update) setSpenders(ref ledger.OutputRef, list []spender, changed bool)
 		return err
 	}
 	o, ok, err := output(u.batch, tx, ref.Index)
-	if err != nil || !ok {
+	if err != nil {
 		return err
 	}
+	if !ok {
+		return u.setEarly()
+	}
 	return u.listUnspent(tx, ref.Index, o, len(list) == 0)
+}
+
+// setEarly notes that an output which is not there, or not any more, is spent.
+func (u *Update) setEarly() error {
+	u.early = true
+	return u.set(metaKey(metaEarly), nil)
 }
 
 // AddVote records a vote whose signature is sound. It reports whether a vote
@@ -391,6 +407,13 @@ func (u *Update) forgetOutputs(tx id, t txRecord) error {
 		}
 		if !ok {
 			continue
+		}
+		spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
+		if err == nil && len(spent) > 0 {
+			err = u.setEarly()
+		}
+		if err != nil {
+			return err
 		}
 		for _, owner := range distinct(o.publicKeys) {
 			if err := u.del(ownerKey(ownedPrefix, owner, o.at, i)); err != nil {
