@@ -20,9 +20,7 @@ const (
 	// badInputTime bounds the answer to one bad POST, on a busy machine.
 	badInputTime = 5 * time.Second * raceFactor
 	// badInputMemory bounds what a node takes that gets nothing but bad input.
-	// Three megabytes of one-digit numbers alone take 480 MB while they are
-	// parsed, which happens one body after another.
-	badInputMemory = 1200 << 20
+	badInputMemory = 500 << 20
 )
 
 // badPost is a body that must be refused.

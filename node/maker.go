@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/couchledger/couchledger/node/chainstate"
@@ -29,6 +30,8 @@ type maker struct {
 	maxBytes int                // of one block's transactions
 	out      chan *ledger.Block // to the block writer
 	closed   chan struct{}      // one token when a block was decided
+
+	unwritten atomic.Int64 // own blocks that are not in the database yet
 
 	mu       sync.Mutex
 	last     int64                       // timestamp of the last block
@@ -61,6 +64,7 @@ func (m *maker) restore() error {
 		if status == consensus.Unknown || status == consensus.Undecided {
 			m.add(b)
 		}
+		m.unwritten.Add(1)
 		m.out <- b
 	}
 	return nil
@@ -125,6 +129,15 @@ func (m *maker) lastTimestamp() int64 {
 }
 
 func (m *maker) idle() bool { return m.openCount() == 0 }
+
+// drained reports whether nothing is on its way that this node can finish. A
+// block that waits for the votes of others is not.
+func (m *maker) drained() bool {
+	if len(m.n.federation().Members) == 1 {
+		return m.idle()
+	}
+	return m.unwritten.Load() == 0 && m.n.voter.idle()
+}
 
 // spenders lists the transaction of an own open block that spends an output.
 func (m *maker) spenders(ref ledger.OutputRef) []string {
@@ -238,6 +251,7 @@ func (m *maker) make(ctx context.Context, entries []*entry) error {
 	m.add(block)
 	m.n.backlog.entered(idsOf(block))
 	m.n.metrics.blocks.Inc()
+	m.unwritten.Add(1)
 	m.out <- block // has room for every open block
 	return nil
 }
@@ -431,6 +445,7 @@ func (m *maker) write(ctx context.Context) error {
 			if err != nil {
 				return fmt.Errorf("write block %s: %w", b.ID, err)
 			}
+			m.unwritten.Add(-1)
 			if err := m.n.journal.DropBlock(b.ID); err != nil {
 				return err
 			}

@@ -203,7 +203,7 @@ func (n *Node) drain() {
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for !n.backlog.idle() || !n.maker.idle() || !n.effects.idle() {
+	for !n.backlog.idle() || !n.maker.drained() || !n.effects.idle() {
 		select {
 		case <-deadline.C:
 			n.log.Warn("stopping with undecided transactions; they stay in the backlog", "waiting", n.backlog.len())

@@ -433,6 +433,13 @@ func (v *voter) resend(block string) {
 	v.signal()
 }
 
+// idle reports whether every vote given is in the database.
+func (v *voter) idle() bool {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return len(v.unsent) == 0
+}
+
 // write is the vote writer: it brings votes into the database.
 func (v *voter) write(ctx context.Context) error {
 	for {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,12 +82,40 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 	return node.Init(ctx, db, key, settings.Keyring)
 }
 
+// rulesOf returns the consensus rules of the settings.
+func rulesOf(settings configs.Settings) (consensus.Rules, error) {
+	rules, err := consensus.Lookup(settings.ConsensusPlugin)
+	if err != nil {
+		return nil, fmt.Errorf("consensus_plugin: %w", err)
+	}
+	return rules, nil
+}
+
+const (
+	// gcPercent lets the heap, which is small, grow to four times what is in
+	// use before it is collected; GOGC wins.
+	gcPercent = 300
+	// heapLimit has it collected more often beyond this many bytes, so that a
+	// burst of large requests does not stay in memory; GOMEMLIMIT wins.
+	heapLimit = 256 << 20
+)
+
+func tuneMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	if os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(heapLimit)
+	}
+}
+
 // startNode runs the node and its HTTP server until the context ends, then
 // stops both gracefully.
 func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
-	rules, err := consensus.Lookup(settings.ConsensusPlugin)
+	tuneMemory()
+	rules, err := rulesOf(settings)
 	if err != nil {
-		return fmt.Errorf("consensus_plugin: %w", err)
+		return err
 	}
 	key, err := ledger.KeyPairFromPrivate(string(settings.KeyPair.Private))
 	if err != nil {

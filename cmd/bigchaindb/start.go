@@ -170,6 +170,10 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 		a.warn(warnings)
 		return settings, nil, err
 	}
+	// Judged before a file is made, which would keep the fault.
+	if _, err := rulesOf(settings); err != nil {
+		return settings, nil, err
+	}
 	none := settings.KeyPair.Private == "" && settings.KeyPair.Public == ""
 	switch {
 	case a.tempKeypair && none:

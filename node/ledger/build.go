@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 
@@ -43,10 +44,13 @@ func NewCreate(issuers []KeyPair, data, metadata canonical.Value, payments ...Pa
 	return newCreate(Create, issuers, data, metadata, payments)
 }
 
-// NewGenesis makes and signs the transaction of a ledger's first block.
+// NewGenesis makes and signs the transaction of a ledger's first block. It has
+// a random part, so that no two ledgers begin alike.
 func NewGenesis(node KeyPair) (*Transaction, error) {
-	message := canonical.ObjectOf(canonical.Member{Key: "message", Value: canonical.StringOf("Hello World from the BigchainDB")})
-	return newCreate(Genesis, []KeyPair{node}, canonical.Value{}, message, []Payment{PayTo(node.Public, 1)})
+	metadata := canonical.ObjectOf(
+		canonical.Member{Key: "ledger", Value: canonical.StringOf(rand.Text())},
+		canonical.Member{Key: "message", Value: canonical.StringOf("Hello World from the BigchainDB")})
+	return newCreate(Genesis, []KeyPair{node}, canonical.Value{}, metadata, []Payment{PayTo(node.Public, 1)})
 }
 
 func newCreate(operation Operation, issuers []KeyPair, data, metadata canonical.Value, payments []Payment) (*Transaction, error) {
