@@ -42,8 +42,6 @@ type coin struct {
 	index int
 }
 
-func (c coin) ref() ledger.OutputRef { return ledger.OutputRef{TxID: c.tx.ID, Index: c.index} }
-
 func (c coin) amount() int64 {
 	n, err := strconv.ParseInt(string(c.tx.Outputs[c.index].Amount), 10, 64)
 	if err != nil {

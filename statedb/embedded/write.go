@@ -164,7 +164,6 @@ type batch struct {
 	written map[string]record // what the batch itself put under an id
 	extract *extractor        // of the keys of documents that go
 	oldKeys [][]byte
-	key     []byte
 }
 
 // newBatch starts a batch; on an error it gives the lock back and ends the

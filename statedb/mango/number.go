@@ -71,19 +71,3 @@ func (n number) compare(m number) int {
 	}
 	return c * n.sign
 }
-
-// whole returns n as an integer, false when it has a fraction. The caller
-// bounds n.exponent first: that many digits are written out.
-func (n number) whole() (*big.Int, bool) {
-	if n.exponent < len(n.digits) {
-		return nil, false
-	}
-	if n.sign == 0 {
-		return new(big.Int), true
-	}
-	i, ok := new(big.Int).SetString(n.digits+strings.Repeat("0", n.exponent-len(n.digits)), 10)
-	if ok && n.sign < 0 {
-		i.Neg(i)
-	}
-	return i, ok
-}
