@@ -38,6 +38,8 @@ type maker struct {
 	open     map[string]*ledger.Block    // own blocks that are not decided here
 	included map[string]string           // transaction → own open block
 	spent    map[ledger.OutputRef]string // output → transaction in an own open block
+	drafting bool
+	retired  []*ledger.Block // decided while a draft is made
 }
 
 func newMaker(n *Node) *maker {
@@ -99,8 +101,22 @@ func (m *maker) decided(id string) *ledger.Block {
 		return nil
 	}
 	delete(m.open, id)
+	if m.drafting {
+		m.retired = append(m.retired, b)
+	} else {
+		m.forget(b)
+	}
+	select {
+	case m.closed <- struct{}{}:
+	default:
+	}
+	return b
+}
+
+// forget drops what a block holds against a draft. It is called with mu held.
+func (m *maker) forget(b *ledger.Block) {
 	for _, t := range b.Transactions {
-		if m.included[t.ID] == id {
+		if m.included[t.ID] == b.ID {
 			delete(m.included, t.ID)
 		}
 		for _, ref := range t.Spends() {
@@ -109,11 +125,26 @@ func (m *maker) decided(id string) *ledger.Block {
 			}
 		}
 	}
-	select {
-	case m.closed <- struct{}{}:
-	default:
+}
+
+// newDraft begins a block. Own blocks that are decided from here on hold
+// against it until endDraft: its view of the chainstate may not show them.
+func (m *maker) newDraft() *draft {
+	m.mu.Lock()
+	m.drafting = true
+	m.mu.Unlock()
+	return &draft{m: m, view: m.n.state.View(), spent: map[ledger.OutputRef]string{}}
+}
+
+func (m *maker) endDraft(d *draft) {
+	d.view.Close()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drafting = false
+	for _, b := range m.retired {
+		m.forget(b)
 	}
-	return b
+	m.retired = nil
 }
 
 func (m *maker) openCount() int {
@@ -213,7 +244,8 @@ func (m *maker) make(ctx context.Context, entries []*entry) error {
 		m.n.backlog.giveBack(entries)
 		return m.awaitMembership(ctx)
 	}
-	draft := &draft{m: m, spent: map[ledger.OutputRef]string{}}
+	draft := m.newDraft()
+	defer m.endDraft(draft)
 	size := len(epoch.Members) * 50
 	for i, e := range entries {
 		t := bodies[i]
@@ -314,6 +346,7 @@ func (m *maker) load(ctx context.Context, entries []*entry) ([]*ledger.Transacti
 // draft is a block in the making.
 type draft struct {
 	m       *maker
+	view    *chainstate.View
 	block   []*ledger.Transaction
 	spent   map[ledger.OutputRef]string
 	refused []journal.Refusal
@@ -322,7 +355,7 @@ type draft struct {
 // add puts a transaction into the block, or sees to what else becomes of it.
 func (d *draft) add(e *entry, t *ledger.Transaction) error {
 	n := d.m.n
-	status, _, err := n.state.TransactionStatus(t.ID)
+	status, _, err := d.view.TransactionStatus(t.ID)
 	switch {
 	case err != nil:
 		return err
@@ -336,7 +369,7 @@ func (d *draft) add(e *entry, t *ledger.Transaction) error {
 	}
 	proof, err := n.check(t)
 	if err == nil {
-		err = n.rules.CheckSpends(t, proof, n.liveView(d.spenders))
+		err = n.rules.CheckSpends(t, proof, liveView(d.view, d.spenders))
 	}
 	if err == nil {
 		d.block = append(d.block, t)

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
@@ -35,12 +36,8 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 	if n.stopping.Load() || !n.isCaughtUp() {
 		return nil, n.Ready()
 	}
-	status, _, err := n.state.TransactionStatus(t.ID)
-	if err != nil || status != consensus.Unknown {
+	if known, err := n.checkAgainstLedger(t, proof); err != nil || known {
 		return t, err
-	}
-	if err := n.rules.CheckSpends(t, proof, n.liveView(nil)); err != nil {
-		return nil, err
 	}
 	e, known, err := n.backlog.admit(ctx, t)
 	if err != nil {
@@ -63,12 +60,24 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 	}
 }
 
+// checkAgainstLedger checks a posted transaction against the chainstate, and
+// reports whether a live block has it already.
+func (n *Node) checkAgainstLedger(t *ledger.Transaction, proof consensus.Proof) (known bool, err error) {
+	view := n.state.View()
+	defer view.Close()
+	status, _, err := view.TransactionStatus(t.ID)
+	if err != nil || status != consensus.Unknown {
+		return true, err
+	}
+	return false, n.rules.CheckSpends(t, proof, liveView(view, nil))
+}
+
 // liveView is the ledger as a new transaction sees it: every output that a
 // transaction in a valid or undecided block spends is spent. extra tells of
 // spends that no block which has arrived shows yet; it may be nil.
-func (n *Node) liveView(extra func(ledger.OutputRef) []string) consensus.View {
+func liveView(view *chainstate.View, extra func(ledger.OutputRef) []string) consensus.View {
 	return viewFunc(func(ref ledger.OutputRef) (consensus.Output, error) {
-		output, spends, err := n.state.Output(ref)
+		output, spends, err := view.Output(ref)
 		for _, s := range spends {
 			output.SpentBy = append(output.SpentBy, s.TxID)
 		}

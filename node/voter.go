@@ -260,9 +260,11 @@ func (v *voter) circular(id string, on []string) bool {
 // undecided blocks that must be decided before it can be told.
 func (v *voter) evaluate(b *ledger.Block) (reason string, on []string, err error) {
 	n := v.n
-	view := v.viewFor(b.ID)
+	state := n.state.View()
+	defer state.Close()
+	view := v.viewFor(state, b.ID)
 	for _, t := range b.Transactions {
-		held, err := n.state.BlocksWith(t.ID)
+		held, err := state.BlocksWith(t.ID)
 		if err != nil {
 			return "", nil, err
 		}
@@ -334,10 +336,10 @@ func (v *voter) undecidedInputs(block string, t *ledger.Transaction) ([]string, 
 // the block itself spend counts, and what this node is bound to by its votes on
 // other undecided blocks. Undecided blocks that it did not vote valid do not:
 // else a liar's block could hold up an honest one.
-func (v *voter) viewFor(block string) consensus.View {
+func (v *voter) viewFor(state *chainstate.View, block string) consensus.View {
 	n := v.n
 	return viewFunc(func(ref ledger.OutputRef) (consensus.Output, error) {
-		output, spends, err := n.state.Output(ref)
+		output, spends, err := state.Output(ref)
 		if err != nil {
 			return output, err
 		}

@@ -111,7 +111,7 @@ func (s *State) load() error {
 			*n = binary.BigEndian.Uint64([]byte(text))
 		}
 	}
-	early, err := get(s.db, metaKey(metaEarly))
+	early, err := s.get(metaKey(metaEarly))
 	if err != nil {
 		return err
 	}
@@ -140,21 +140,15 @@ func (s *State) Close() error {
 }
 
 func (s *State) meta(name string) (string, error) {
-	value, err := get(s.db, metaKey(name))
+	value, err := s.get(metaKey(name))
 	return string(value), err
 }
 
-// get returns a copy of the value, nil when there is none.
-func get(r pebble.Reader, k []byte) ([]byte, error) {
-	value, closer, err := r.Get(k)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("chainstate: %w", err)
-	}
-	defer closer.Close()
-	return append(make([]byte, 0, len(value)), value...), nil
+// source is where records are read from: a View, or an Update, which sees its
+// own changes. get returns nil where there is no record.
+type source interface {
+	get(k []byte) ([]byte, error)
+	blockStatus(block id) (consensus.Status, error)
 }
 
 // Token returns the checkpoint into a table's feed, "" for its start.
@@ -201,7 +195,7 @@ func (s *State) blockStatus(block id) (consensus.Status, error) {
 	if ok {
 		return status, nil
 	}
-	value, err := get(s.db, idKey(statusPrefix, block))
+	value, err := s.get(idKey(statusPrefix, block))
 	if err != nil || len(value) == 0 {
 		return consensus.Unknown, err
 	}
@@ -235,15 +229,15 @@ func (u *Update) setStatus(block id, status consensus.Status) error {
 }
 
 // txStatus tells a transaction's status, and which block gives it.
-func txStatus(r pebble.Reader, statusOf func(id) (consensus.Status, error), tx id) (consensus.Status, id, error) {
-	blocks, err := get(r, idKey(blocksOfPrefix, tx))
+func txStatus(r source, tx id) (consensus.Status, id, error) {
+	blocks, err := r.get(idKey(blocksOfPrefix, tx))
 	if err != nil {
 		return consensus.Unknown, id{}, err
 	}
 	best, in := consensus.Unknown, id{}
 	for ; len(blocks) >= idSize; blocks = blocks[idSize:] {
 		block := id(blocks[:idSize])
-		status, err := statusOf(block)
+		status, err := r.blockStatus(block)
 		if err != nil {
 			return consensus.Unknown, id{}, err
 		}
@@ -260,12 +254,12 @@ func txStatus(r pebble.Reader, statusOf func(id) (consensus.Status, error), tx i
 // spender is a transaction in a live block that spends an output.
 type spender struct{ block, tx id }
 
-func spenders(r pebble.Reader, ref ledger.OutputRef) ([]spender, error) {
+func spenders(r source, ref ledger.OutputRef) ([]spender, error) {
 	tx, ok := toID(ref.TxID)
 	if !ok {
 		return nil, nil
 	}
-	value, err := get(r, outputKey(spentPrefix, tx, ref.Index))
+	value, err := r.get(outputKey(spentPrefix, tx, ref.Index))
 	if err != nil {
 		return nil, err
 	}
@@ -283,8 +277,8 @@ func appendSpenders(dst []byte, list []spender) []byte {
 	return dst
 }
 
-func output(r pebble.Reader, tx id, index int) (outputRecord, bool, error) {
-	value, err := get(r, outputKey(outputPrefix, tx, index))
+func output(r source, tx id, index int) (outputRecord, bool, error) {
+	value, err := r.get(outputKey(outputPrefix, tx, index))
 	if err != nil || value == nil {
 		return outputRecord{}, false, err
 	}

@@ -23,20 +23,6 @@ func (s *State) BlockStatus(blockID string) (consensus.Status, error) {
 	return s.blockStatus(block)
 }
 
-// TransactionStatus returns a transaction's status, and the id of the block
-// that gives it unless it is Unknown.
-func (s *State) TransactionStatus(txID string) (consensus.Status, string, error) {
-	tx, ok := toID(txID)
-	if !ok {
-		return consensus.Unknown, "", nil
-	}
-	status, block, err := txStatus(s.db, s.blockStatus, tx)
-	if err != nil || status == consensus.Unknown {
-		return consensus.Unknown, "", err
-	}
-	return status, block.String(), nil
-}
-
 // TransactionDigest returns the digest of a live transaction's body, as it
 // stood in the block that brought it first.
 func (s *State) TransactionDigest(txID string) ([32]byte, error) {
@@ -44,7 +30,7 @@ func (s *State) TransactionDigest(txID string) ([32]byte, error) {
 	if !ok {
 		return [32]byte{}, nil
 	}
-	value, err := get(s.db, idKey(txPrefix, tx))
+	value, err := s.get(idKey(txPrefix, tx))
 	if err != nil || value == nil {
 		return [32]byte{}, err
 	}
@@ -84,61 +70,10 @@ type BlockRef struct {
 	Status consensus.Status
 }
 
-// BlocksWith lists every block that holds a transaction, in order of arrival.
-func (s *State) BlocksWith(txID string) ([]BlockRef, error) {
-	tx, ok := toID(txID)
-	if !ok {
-		return nil, nil
-	}
-	held, err := get(s.db, idKey(blocksOfPrefix, tx))
-	if err != nil {
-		return nil, err
-	}
-	list := make([]BlockRef, 0, len(held)/idSize)
-	for ; len(held) >= idSize; held = held[idSize:] {
-		block := id(held[:idSize])
-		status, err := s.blockStatus(block)
-		if err != nil {
-			return nil, err
-		}
-		list = append(list, BlockRef{ID: block.String(), Status: status})
-	}
-	return list, nil
-}
-
 // Spend is a transaction that spends an output, in a valid or undecided block.
 type Spend struct {
 	BlockID string
 	TxID    string
-}
-
-// Output returns an output of a transaction in a live block, and every live
-// spend of it. Status is Unknown when there is none; SpentBy is left empty.
-func (s *State) Output(ref ledger.OutputRef) (consensus.Output, []Spend, error) {
-	tx, ok := toID(ref.TxID)
-	if !ok {
-		return consensus.Output{}, nil, nil
-	}
-	o, ok, err := output(s.db, tx, ref.Index)
-	if err != nil || !ok {
-		return consensus.Output{}, nil, err
-	}
-	status, _, err := txStatus(s.db, s.blockStatus, tx)
-	if err != nil {
-		return consensus.Output{}, nil, err
-	}
-	by, err := spenders(s.db, ref)
-	if err != nil {
-		return consensus.Output{}, nil, err
-	}
-	var spends []Spend
-	for _, spend := range by {
-		spends = append(spends, Spend{BlockID: spend.block.String(), TxID: spend.tx.String()})
-	}
-	return consensus.Output{
-		Status: status, Asset: o.asset.String(), ConditionURI: o.conditionURI,
-		PublicKeys: o.publicKeys, Amount: o.amount,
-	}, spends, nil
 }
 
 // Listed is one transaction of a block.
@@ -191,7 +126,7 @@ func (s *State) Pending(after uint64) (Decision, bool, error) {
 	if err != nil {
 		return Decision{}, false, err
 	}
-	value, err := get(s.db, idKey(blockPrefix, block))
+	value, err := s.get(idKey(blockPrefix, block))
 	if err != nil {
 		return Decision{}, false, err
 	}

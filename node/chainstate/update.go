@@ -16,22 +16,26 @@ import (
 // Update is a set of changes that become visible together. Its methods must
 // not be used after Commit or Discard.
 type Update struct {
-	s         *State
-	batch     *pebble.Batch
-	arrivals  uint64
-	decisions uint64
-	genesis   string
-	epochs    []Epoch
-	statuses  map[id]consensus.Status
-	early     bool
-	spentBy   []string // owners of outputs that became spent
+	s          *State
+	batch      *pebble.Batch
+	view       *View             // what was there before
+	pending    map[string][]byte // what the update itself wrote; nil for what it deleted
+	arrivals   uint64
+	decisions  uint64
+	genesis    string
+	epochs     []Epoch
+	statuses   map[id]consensus.Status
+	early      bool
+	statements []*ledger.Statement // that the update itself added
+	spentBy    []string            // owners of outputs that became spent
 }
 
 // Begin starts an update, after any other has ended.
 func (s *State) Begin() *Update {
 	s.writer.Lock()
 	return &Update{
-		s: s, batch: s.db.NewIndexedBatch(), arrivals: s.arrivals, decisions: s.decisions,
+		s: s, batch: s.db.NewBatch(), view: s.View(), pending: map[string][]byte{},
+		arrivals: s.arrivals, decisions: s.decisions,
 		genesis: s.Genesis(), epochs: s.Epochs(), statuses: map[id]consensus.Status{},
 		early: s.early,
 	}
@@ -39,6 +43,7 @@ func (s *State) Begin() *Update {
 
 // Discard drops the update.
 func (u *Update) Discard() {
+	u.view.Close()
 	u.batch.Close()
 	u.s.writer.Unlock()
 }
@@ -47,6 +52,7 @@ func (u *Update) Discard() {
 // together with the checkpoints in it.
 func (u *Update) Commit() error {
 	defer u.s.writer.Unlock()
+	u.view.Close()
 	for name, n := range map[string]uint64{metaArrivals: u.arrivals, metaDecisions: u.decisions} {
 		if err := u.set(metaKey(name), binary.BigEndian.AppendUint64(nil, n)); err != nil {
 			return errors.Join(err, u.batch.Close())
@@ -67,8 +73,25 @@ func (u *Update) Commit() error {
 	return nil
 }
 
-func (u *Update) set(k, v []byte) error { return u.batch.Set(k, v, nil) }
-func (u *Update) del(k []byte) error    { return u.batch.Delete(k, nil) }
+func (u *Update) set(k, v []byte) error {
+	if v == nil {
+		v = []byte{}
+	}
+	u.pending[string(k)] = v
+	return u.batch.Set(k, v, nil)
+}
+
+func (u *Update) del(k []byte) error {
+	u.pending[string(k)] = nil
+	return u.batch.Delete(k, nil)
+}
+
+func (u *Update) get(k []byte) ([]byte, error) {
+	if v, ok := u.pending[string(k)]; ok {
+		return slices.Clone(v), nil
+	}
+	return u.view.get(k)
+}
 
 // SetToken moves the checkpoint into a table's feed.
 func (u *Update) SetToken(table, token string) error {
@@ -138,7 +161,7 @@ func (u *Update) AddBlock(b *ledger.Block, epoch int, status consensus.Status) (
 
 func (u *Update) addTransaction(block id, rec blockRecord, place int, t *ledger.Transaction, live bool) error {
 	tx := rec.transactions[place].tx
-	held, err := get(u.batch, idKey(blocksOfPrefix, tx))
+	held, err := u.get(idKey(blocksOfPrefix, tx))
 	if err != nil {
 		return err
 	}
@@ -147,7 +170,7 @@ func (u *Update) addTransaction(block id, rec blockRecord, place int, t *ledger.
 	}
 	first := live
 	if live && len(held) > 0 {
-		status, _, err := txStatus(u.batch, u.blockStatus, tx)
+		status, _, err := txStatus(u, tx)
 		if err != nil {
 			return err
 		}
@@ -189,7 +212,7 @@ func (u *Update) addOutputs(at position, tx, asset id, t *ledger.Transaction) er
 		}
 		unspent := true
 		if u.early { // else nothing is spent before it is there
-			spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
+			spent, err := spenders(u, ledger.OutputRef{TxID: tx.String(), Index: i})
 			if err != nil {
 				return err
 			}
@@ -220,7 +243,7 @@ func (u *Update) listUnspent(tx id, index int, o outputRecord, unspent bool) (er
 }
 
 func (u *Update) spend(ref ledger.OutputRef, by spender) error {
-	list, err := spenders(u.batch, ref)
+	list, err := spenders(u, ref)
 	if err != nil {
 		return err
 	}
@@ -241,7 +264,7 @@ func (u *Update) setSpenders(ref ledger.OutputRef, list []spender, changed bool)
 	if err != nil || !changed {
 		return err
 	}
-	o, ok, err := output(u.batch, tx, ref.Index)
+	o, ok, err := output(u, tx, ref.Index)
 	if err != nil {
 		return err
 	}
@@ -269,7 +292,7 @@ func (u *Update) AddVote(v *ledger.Vote) (contradicts bool, err error) {
 		verdict = 1
 	}
 	k := key(votePrefix, block[:], []byte(v.NodePubkey))
-	known, err := get(u.batch, k)
+	known, err := u.get(k)
 	if err != nil || known != nil {
 		return known != nil && known[0] != verdict, err
 	}
@@ -283,7 +306,17 @@ func (u *Update) AddStatement(st *ledger.Statement) (map[string]*ledger.Statemen
 	if err := u.set(append(prefix[:5:5], st.NodePubkey...), st.Bytes()); err != nil {
 		return nil, err
 	}
-	return statements(u.batch, prefix)
+	u.statements = append(u.statements, st)
+	all, err := statements(u.s.db, prefix)
+	if err != nil {
+		return nil, err
+	}
+	for _, own := range u.statements {
+		if own.Number == st.Number {
+			all[own.NodePubkey] = own
+		}
+	}
+	return all, nil
 }
 
 // Count counts the verdicts of an undecided block's eligible voters. open is
@@ -303,7 +336,7 @@ func (u *Update) Count(blockID string) (voters, valid, invalid int, open bool, e
 	}
 	members := u.epochs[rec.epoch].Members
 	for _, member := range members {
-		verdict, err := get(u.batch, key(votePrefix, block[:], []byte(member)))
+		verdict, err := u.get(key(votePrefix, block[:], []byte(member)))
 		switch {
 		case err != nil:
 			return 0, 0, 0, false, err
@@ -318,7 +351,7 @@ func (u *Update) Count(blockID string) (voters, valid, invalid int, open bool, e
 }
 
 func (u *Update) block(block id) (blockRecord, error) {
-	value, err := get(u.batch, idKey(blockPrefix, block))
+	value, err := u.get(idKey(blockPrefix, block))
 	if err != nil {
 		return blockRecord{}, err
 	}
@@ -364,7 +397,7 @@ func (u *Update) settle(block id, rec blockRecord, status consensus.Status) (Dec
 // forget takes back what an invalid block's transactions did.
 func (u *Update) forget(block id, rec blockRecord) error {
 	for _, e := range rec.transactions {
-		value, err := get(u.batch, idKey(txPrefix, e.tx))
+		value, err := u.get(idKey(txPrefix, e.tx))
 		if err != nil || value == nil {
 			if err != nil {
 				return err
@@ -376,7 +409,7 @@ func (u *Update) forget(block id, rec blockRecord) error {
 			return err
 		}
 		for _, ref := range t.spends {
-			list, err := spenders(u.batch, ref)
+			list, err := spenders(u, ref)
 			if err != nil {
 				return err
 			}
@@ -385,7 +418,7 @@ func (u *Update) forget(block id, rec blockRecord) error {
 				return err
 			}
 		}
-		status, _, err := txStatus(u.batch, u.blockStatus, e.tx)
+		status, _, err := txStatus(u, e.tx)
 		if err != nil {
 			return err
 		}
@@ -401,14 +434,14 @@ func (u *Update) forget(block id, rec blockRecord) error {
 
 func (u *Update) forgetOutputs(tx id, t txRecord) error {
 	for i := range t.outputs {
-		o, ok, err := output(u.batch, tx, i)
+		o, ok, err := output(u, tx, i)
 		if err != nil {
 			return err
 		}
 		if !ok {
 			continue
 		}
-		spent, err := spenders(u.batch, ledger.OutputRef{TxID: tx.String(), Index: i})
+		spent, err := spenders(u, ledger.OutputRef{TxID: tx.String(), Index: i})
 		if err == nil && len(spent) > 0 {
 			err = u.setEarly()
 		}
