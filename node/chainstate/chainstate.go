@@ -61,6 +61,7 @@ type State struct {
 	statuses map[id]consensus.Status
 
 	tidier *tidier
+	short  shortlists
 }
 
 // Epoch is one stretch of the federation's history.
@@ -83,7 +84,7 @@ func Open(folder string, fs vfs.FS) (*State, error) {
 	if err != nil {
 		return nil, fmt.Errorf("chainstate: %w", err)
 	}
-	s := &State{db: db, statuses: map[id]consensus.Status{}}
+	s := &State{db: db, short: shortlists{lists: map[string][]listed{}}, statuses: map[id]consensus.Status{}}
 	if err := s.load(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

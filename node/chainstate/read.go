@@ -155,13 +155,49 @@ func (s *State) Outputs(publicKey string, unspent bool, cursor string, limit int
 	prefix := byte(ownedPrefix)
 	if unspent {
 		prefix = unspentPrefix
+		if refs, next, kept, err := s.shortOutputs(publicKey, cursor, limit); kept || err != nil {
+			return refs, next, err
+		}
 	}
+	var found []listed
+	mark := s.short.now()
 	base := ownerPrefix(prefix, publicKey)
-	next, err = s.page(base, cursor, positionSize+4, limit, func(rest, value []byte) {
-		index := binary.BigEndian.Uint32(rest[positionSize:])
-		refs = append(refs, ledger.OutputRef{TxID: id(value).String(), Index: int(index)})
+	next, skipped, err := s.page(base, cursor, outputCursorSize, limit, func(rest, value []byte) {
+		found = append(found, listed{rest: [outputCursorSize]byte(rest), tx: id(value)})
 	})
-	return refs, next, err
+	if unspent && skipped > maxSkipped {
+		s.tidier.ask(base)
+		if cursor == "" && next == "" && err == nil {
+			s.short.keep(mark, publicKey, found)
+		}
+	}
+	return outputRefs(found), next, err
+}
+
+// outputCursorSize is the part of a key behind the public key: a position and
+// the output's index.
+const outputCursorSize = positionSize + 4
+
+// shortOutputs answers from the lists kept in memory.
+func (s *State) shortOutputs(publicKey, cursor string, limit int) (refs []ledger.OutputRef, next string, kept bool, err error) {
+	rest, err := readCursor(cursor, outputCursorSize)
+	if err != nil {
+		return nil, "", false, err
+	}
+	page, more, kept := s.short.page(publicKey, rest, limit)
+	if more {
+		next = base64.RawURLEncoding.EncodeToString(page[len(page)-1].rest[:])
+	}
+	return outputRefs(page), next, kept, nil
+}
+
+func outputRefs(list []listed) []ledger.OutputRef {
+	refs := make([]ledger.OutputRef, len(list))
+	for i, o := range list {
+		index := binary.BigEndian.Uint32(o.rest[positionSize:])
+		refs[i] = ledger.OutputRef{TxID: o.tx.String(), Index: int(index)}
+	}
+	return refs
 }
 
 // AssetEntry is a valid transaction in an asset's history.
@@ -178,7 +214,7 @@ func (s *State) AssetTransactions(asset string, operation ledger.Operation, curs
 	if !ok {
 		return nil, "", nil
 	}
-	next, err = s.page(idKey(assetPrefix, assetID), cursor, 8+2, limit, func(_, value []byte) {
+	next, _, err = s.page(idKey(assetPrefix, assetID), cursor, 8+2, limit, func(_, value []byte) {
 		if operation != "" && operations[value[0]] != operation {
 			return
 		}
@@ -187,36 +223,45 @@ func (s *State) AssetTransactions(asset string, operation ledger.Operation, curs
 	return entries, next, err
 }
 
+// readCursor reads the part of a key, of the given size, that a cursor is; nil
+// for the start of a list.
+func readCursor(cursor string, size int) ([]byte, error) {
+	if cursor == "" {
+		return nil, nil
+	}
+	rest, err := base64.RawURLEncoding.DecodeString(cursor)
+	if err != nil || len(rest) != size || base64.RawURLEncoding.EncodeToString(rest) != cursor {
+		return nil, ErrBadCursor // the decoder skips line feeds and takes loose bits
+	}
+	return rest, nil
+}
+
 // page calls visit for up to limit keys under base after the cursor, which is
-// the part of the last key behind base, of the given size.
-func (s *State) page(base []byte, cursor string, size, limit int, visit func(rest, value []byte)) (string, error) {
+// the part of the last key behind base, of the given size. It returns the
+// cursor of the page that follows, and how many deleted keys stood in the way.
+func (s *State) page(base []byte, cursor string, size, limit int, visit func(rest, value []byte)) (next string, skipped int, err error) {
+	rest, err := readCursor(cursor, size)
+	if err != nil {
+		return "", 0, err
+	}
 	lower := base
-	if cursor != "" {
-		rest, err := base64.RawURLEncoding.DecodeString(cursor)
-		if err != nil || len(rest) != size || base64.RawURLEncoding.EncodeToString(rest) != cursor {
-			return "", ErrBadCursor // the decoder skips line feeds and takes loose bits
-		}
+	if rest != nil {
 		lower = append(append([]byte(nil), base...), append(rest, 0)...)
 	}
 	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
 	if err != nil {
-		return "", err
+		return "", 0, err
 	}
-	defer func() {
-		if skipped(it) > maxSkipped {
-			s.tidier.ask(base)
-		}
-		it.Close()
-	}()
+	defer it.Close()
 	var last []byte
 	n := 0
 	for ok := it.First(); ok; ok = it.Next() {
 		if n == limit {
-			return base64.RawURLEncoding.EncodeToString(last), nil
+			return base64.RawURLEncoding.EncodeToString(last), skippedBy(it), nil
 		}
 		n++
 		last = append(last[:0], it.Key()[len(base):]...)
 		visit(last, it.Value())
 	}
-	return "", it.Error()
+	return "", skippedBy(it), it.Error()
 }

@@ -1,6 +1,7 @@
 package chainstate
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -66,7 +67,7 @@ func awaitTidy(t *testing.T, s *State, owner string, want int) {
 		for ok := it.First(); ok; ok = it.Next() {
 			n++
 		}
-		steps := skipped(it)
+		steps := skippedBy(it)
 		it.Close()
 		if n != 10 {
 			t.Fatalf("unspent outputs: got %d, want 10", n)
@@ -81,31 +82,80 @@ func awaitTidy(t *testing.T, s *State, owner string, want int) {
 	}
 }
 
-// The cost of listing unspent outputs follows what there is to list: what was
-// spent is soon out of the way, because there was much of it, or because a
-// reader stumbled over it.
+// The cost of listing unspent outputs follows what there is to list: a reader
+// that stumbles over what was spent has it cleared away, and until then, and
+// while more is spent, the short list is kept.
 func TestSpentOutputsGetOutOfTheWay(t *testing.T) {
-	open := func() *State {
-		s, err := Open(t.TempDir(), nil)
-		if err != nil {
+	s, err := Open(t.TempDir(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	owner := ledger.GenerateKeyPair()
+	spendMost(t, s, owner)
+	first := wantUnspent(t, s, owner.Public, 10)
+	if got, _, kept := s.short.page(owner.Public, nil, 100); !kept || len(got) != 10 {
+		t.Fatalf("the list after a scan: got kept %v, %d outputs, want it kept with 10", kept, len(got))
+	}
+	awaitTidy(t, s, owner.Public, maxSkipped)
+
+	// One more comes and one goes.
+	extra, err := ledger.NewCreate([]ledger.KeyPair{owner}, canonical.Value{}, canonical.Value{}, ledger.PayTo(owner.Public, 1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	addValid(t, s, owner, extra)
+	source := ledger.Source{Ref: first[0], OwnersBefore: []string{owner.Public}, Details: extra.Details(0)}
+	spent, err := ledger.NewTransfer(first[0].TxID, []ledger.Source{source}, canonical.Value{},
+		[]ledger.Payment{ledger.PayTo(ledger.GenerateKeyPair().Public, 1)}, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	addValid(t, s, owner, spent)
+	want := append(slices.Clone(first[1:]), ledger.OutputRef{TxID: extra.ID})
+	if got := wantUnspent(t, s, owner.Public, 10); !slices.Equal(got, want) {
+		t.Errorf("the list that is kept: got %v, want %v", got, want)
+	}
+	s.short.lists = map[string][]listed{}
+	if got := wantUnspent(t, s, owner.Public, 10); !slices.Equal(got, want) {
+		t.Errorf("the list on disk: got %v, want %v", got, want)
+	}
+}
+
+// wantUnspent reads an owner's unspent outputs whole and in pages of three.
+func wantUnspent(t *testing.T, s *State, owner string, want int) []ledger.OutputRef {
+	t.Helper()
+	all, next, err := s.Outputs(owner, true, "", 100)
+	if err != nil || next != "" || len(all) != want {
+		t.Fatalf("unspent outputs: got %d, next %q, %v, want %d", len(all), next, err, want)
+	}
+	var paged []ledger.OutputRef
+	for cursor := ""; ; cursor = next {
+		var page []ledger.OutputRef
+		if page, next, err = s.Outputs(owner, true, cursor, 3); err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(func() { s.Close() })
-		return s
-	}
-	t.Run("much spent", func(t *testing.T) {
-		s, owner := open(), ledger.GenerateKeyPair()
-		spendMost(t, s, owner)
-		awaitTidy(t, s, owner.Public, 2*maxSpent)
-	})
-	t.Run("a reader stumbles", func(t *testing.T) {
-		s, owner := open(), ledger.GenerateKeyPair()
-		s.tidier.spent[owner.Public] = -1 << 30 // not by the count
-		spendMost(t, s, owner)
-		refs, _, err := s.Outputs(owner.Public, true, "", 100)
-		if err != nil || len(refs) != 10 {
-			t.Fatalf("unspent outputs: got %d, %v, want 10", len(refs), err)
+		if paged = append(paged, page...); next == "" {
+			break
 		}
-		awaitTidy(t, s, owner.Public, maxSkipped)
-	})
+	}
+	if !slices.Equal(paged, all) {
+		t.Fatalf("in pages: got %v, want %v", paged, all)
+	}
+	return all
+}
+
+// A commit during a scan keeps its result from being kept.
+func TestScanDuringCommitIsNotKept(t *testing.T) {
+	l := shortlists{lists: map[string][]listed{}}
+	mark := l.now()
+	l.committed(nil)
+	l.keep(mark, "a", []listed{{}})
+	if _, _, kept := l.page("a", nil, 1); kept {
+		t.Error("a list that a commit may have passed by is kept")
+	}
+	l.keep(l.now(), "a", []listed{{}})
+	if _, _, kept := l.page("a", nil, 1); !kept {
+		t.Error("a list is not kept though nothing was committed")
+	}
 }

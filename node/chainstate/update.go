@@ -16,18 +16,18 @@ import (
 // Update is a set of changes that become visible together. Its methods must
 // not be used after Commit or Discard.
 type Update struct {
-	s          *State
-	batch      *pebble.Batch
-	view       *View             // what was there before
-	pending    map[string][]byte // what the update itself wrote; nil for what it deleted
-	arrivals   uint64
-	decisions  uint64
-	genesis    string
-	epochs     []Epoch
-	statuses   map[id]consensus.Status
-	early      bool
-	statements []*ledger.Statement // that the update itself added
-	spentBy    []string            // owners of outputs that became spent
+	s           *State
+	batch       *pebble.Batch
+	view        *View             // what was there before
+	pending     map[string][]byte // what the update itself wrote; nil for what it deleted
+	arrivals    uint64
+	decisions   uint64
+	genesis     string
+	epochs      []Epoch
+	statuses    map[id]consensus.Status
+	early       bool
+	statements  []*ledger.Statement // that the update itself added
+	listChanges []listChange
 }
 
 // Begin starts an update, after any other has ended.
@@ -63,7 +63,7 @@ func (u *Update) Commit() error {
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
 	u.s.early = u.early
-	u.s.tidier.countSpent(u.spentBy)
+	u.s.short.committed(u.listChanges)
 	u.s.mu.Lock()
 	u.s.genesis, u.s.epochs = u.genesis, u.epochs
 	for block, status := range u.statuses {
@@ -229,10 +229,12 @@ func (u *Update) addOutputs(at position, tx, asset id, t *ledger.Transaction) er
 func (u *Update) listUnspent(tx id, index int, o outputRecord, unspent bool) (err error) {
 	for _, owner := range distinct(o.publicKeys) {
 		k := ownerKey(unspentPrefix, owner, o.at, index)
+		output := listed{tx: tx}
+		copy(output.rest[:], k[len(k)-len(output.rest):])
+		u.listChanges = append(u.listChanges, listChange{owner: owner, output: output, unspent: unspent})
 		if unspent {
 			err = u.set(k, tx[:])
 		} else {
-			u.spentBy = append(u.spentBy, owner)
 			err = u.del(k)
 		}
 		if err != nil {
@@ -452,9 +454,9 @@ func (u *Update) forgetOutputs(tx id, t txRecord) error {
 			if err := u.del(ownerKey(ownedPrefix, owner, o.at, i)); err != nil {
 				return err
 			}
-			if err := u.del(ownerKey(unspentPrefix, owner, o.at, i)); err != nil {
-				return err
-			}
+		}
+		if err := u.listUnspent(tx, i, o, false); err != nil {
+			return err
 		}
 		if err := u.del(outputKey(outputPrefix, tx, i)); err != nil {
 			return err
