@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
@@ -98,11 +99,18 @@ const (
 	// gather is how long the backlog writer waits for more posts while they
 	// come in numbers: a few large writes cost much less than many small
 	// ones. A post that comes alone is written at once.
-	gather = time.Millisecond
+	gather = 700 * time.Microsecond
 )
+
+// maxPostWrites is how many writes of posts are under way at once: one is
+// gathered and prepared while others wait for the disk.
+const maxPostWrites = 3
 
 // writePosts is the backlog writer: it writes all posts that wait in one batch.
 func (n *Node) writePosts(ctx context.Context) error {
+	var writes sync.WaitGroup
+	defer writes.Wait()
+	slots := make(chan struct{}, maxPostWrites)
 	many := false
 	for {
 		var first *entry
@@ -114,9 +122,13 @@ func (n *Node) writePosts(ctx context.Context) error {
 		if many {
 			sleep(ctx, gather) // not woken by each post, which would cost as much
 		}
+		slots <- struct{}{}
 		batch := n.takePosts(first)
-		n.writeBatch(ctx, batch)
 		many = len(batch) > 1
+		writes.Go(func() {
+			n.writeBatch(ctx, batch)
+			<-slots
+		})
 	}
 }
 
