@@ -221,11 +221,11 @@ func (b *backlog) drop(e *entry) {
 }
 
 // take hands the oldest queued entries to the block stage, up to a count and
-// about a number of bytes.
-func (b *backlog) take(count, bytes int) []*entry {
+// about a number of bytes, and with each its transaction, nil where only the
+// database has it.
+func (b *backlog) take(count, bytes int) (taken []*entry, bodies []*ledger.Transaction) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	var taken []*entry
 	i := 0
 	for ; i < len(b.queue) && len(taken) < count && bytes > 0; i++ {
 		e := b.queue[i]
@@ -236,10 +236,10 @@ func (b *backlog) take(count, bytes int) []*entry {
 			bytes -= len(e.tx.Bytes())
 		}
 		e.state = making
-		taken = append(taken, e)
+		taken, bodies = append(taken, e), append(bodies, e.tx)
 	}
 	b.queue = slices.Delete(b.queue, 0, i)
-	return taken
+	return taken, bodies
 }
 
 // ready returns how many entries are queued, about.
@@ -264,6 +264,15 @@ func (b *backlog) giveBack(entries []*entry) {
 		b.queue = append(back, b.queue...)
 		b.signal()
 	}
+}
+
+// keeps reports whether an entry is still in the hands of the block stage: no
+// block that arrived meanwhile has it.
+func (b *backlog) keeps(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, ok := b.entries[id]
+	return ok && e.state == making
 }
 
 // wait makes an entry wait until a transaction is decided. ok is called under

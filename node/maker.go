@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -153,11 +154,11 @@ func (m *maker) run(ctx context.Context) error {
 	case <-m.n.caughtUp:
 	}
 	for m.awaitWork(ctx) {
-		taken := m.n.backlog.take(ledger.MaxBlockTransactions, m.maxBytes)
+		taken, bodies := m.n.backlog.take(ledger.MaxBlockTransactions, m.maxBytes)
 		if len(taken) == 0 {
 			continue
 		}
-		if err := m.make(ctx, taken); err != nil {
+		if err := m.make(ctx, taken, bodies); err != nil {
 			return err
 		}
 	}
@@ -198,9 +199,8 @@ func (m *maker) awaitWork(ctx context.Context) bool {
 }
 
 // make puts entries into one block, in order, as far as they hold now.
-func (m *maker) make(ctx context.Context, entries []*entry) error {
-	bodies, err := m.load(ctx, entries)
-	if err != nil {
+func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Transaction) error {
+	if err := m.load(ctx, entries, bodies); err != nil {
 		m.n.backlog.giveBack(entries)
 		return nil // ctx ended; the entries are in the database
 	}
@@ -229,6 +229,8 @@ func (m *maker) make(ctx context.Context, entries []*entry) error {
 	if err := m.n.refuse(ctx, draft.refused); err != nil {
 		return err
 	}
+	// Another node's block may have come since the draft's view was taken.
+	draft.block = slices.DeleteFunc(draft.block, func(t *ledger.Transaction) bool { return !m.n.backlog.keeps(t.ID) })
 	if len(draft.block) == 0 {
 		return nil
 	}
@@ -269,20 +271,18 @@ func (m *maker) epoch() (chainstate.Epoch, int64) {
 	return e, now
 }
 
-// load returns the entries' transactions, nil for those that are gone, reading
-// those that are not in memory in one round trip.
-func (m *maker) load(ctx context.Context, entries []*entry) ([]*ledger.Transaction, error) {
-	list := make([]*ledger.Transaction, len(entries))
+// load reads the transactions that are not in memory in one round trip. Those
+// that are gone stay nil.
+func (m *maker) load(ctx context.Context, entries []*entry, bodies []*ledger.Transaction) error {
 	var missing []string
-	at := map[string]int{}
-	for i, e := range entries {
-		if list[i] = e.tx; e.tx == nil {
-			missing = append(missing, e.id)
-			at[e.id] = i
+	var at []int
+	for i, t := range bodies {
+		if t == nil {
+			missing, at = append(missing, entries[i].id), append(at, i)
 		}
 	}
 	if len(missing) == 0 {
-		return list, nil
+		return nil
 	}
 	var documents []statedb.Document
 	err := m.n.retry(ctx, "block", func() (err error) {
@@ -290,7 +290,7 @@ func (m *maker) load(ctx context.Context, entries []*entry) ([]*ledger.Transacti
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
 	inParallel(len(documents), func(i int) {
 		if documents[i].Rev == "" {
@@ -302,10 +302,10 @@ func (m *maker) load(ctx context.Context, entries []*entry) ([]*ledger.Transacti
 		}
 		if _, err := m.n.check(t); err == nil {
 			t.Compact()
-			list[at[missing[i]]] = t
+			bodies[at[i]] = t
 		}
 	})
-	return list, nil
+	return nil
 }
 
 // write is the block writer: it brings own blocks into the database, in order,
