@@ -76,8 +76,8 @@ type Node struct {
 
 	proofs  proofCache
 	backlog *backlog
-	posts   chan *entry // to the backlog writer
-	events  chan event  // from the feeds to the ledger loop
+	posts   chan post  // to the backlog writer
+	events  chan event // from the feeds to the ledger loop
 	maker   *maker
 	voter   *voter
 	effects *effects
@@ -109,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	n := &Node{
 		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, log: o.Logger,
 		members:  membersOf(o.Key.Public, o.Keyring),
-		posts:    make(chan *entry, maxWaiting),
+		posts:    make(chan post, maxWaiting),
 		events:   make(chan event, eventQueue),
 		caughtUp: make(chan struct{}),
 		trouble:  map[string]error{},

@@ -48,7 +48,7 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 		if err := n.journal.Unrefuse(t.ID); err != nil {
 			return nil, err
 		}
-		n.posts <- e // has room for all that admit lets through
+		n.posts <- post{e, t} // has room for all that admit lets through
 	}
 	if e.done == nil {
 		return t, nil // the feed brought it, so it is in the database
@@ -113,7 +113,7 @@ func (n *Node) writePosts(ctx context.Context) error {
 	slots := make(chan struct{}, maxPostWrites)
 	many := false
 	for {
-		var first *entry
+		var first post
 		select {
 		case <-ctx.Done():
 			return nil
@@ -132,14 +132,21 @@ func (n *Node) writePosts(ctx context.Context) error {
 	}
 }
 
+// post is an entry on its way into the backlog. The transaction stands beside
+// it, since an entry lets go of its own as soon as a block has it.
+type post struct {
+	*entry
+	body *ledger.Transaction
+}
+
 // takePosts takes what waits behind a first post.
-func (n *Node) takePosts(first *entry) []*entry {
-	batch := []*entry{first}
-	for size := len(first.tx.Bytes()); len(batch) < n.db.Limits().MaxBatch && size < maxPostBatchBytes; {
+func (n *Node) takePosts(first post) []post {
+	batch := []post{first}
+	for size := len(first.body.Bytes()); len(batch) < n.db.Limits().MaxBatch && size < maxPostBatchBytes; {
 		select {
-		case e := <-n.posts:
-			batch = append(batch, e)
-			size += len(e.tx.Bytes())
+		case p := <-n.posts:
+			batch = append(batch, p)
+			size += len(p.body.Bytes())
 		default:
 			return batch
 		}
@@ -147,20 +154,20 @@ func (n *Node) takePosts(first *entry) []*entry {
 	return batch
 }
 
-func (n *Node) writeBatch(ctx context.Context, batch []*entry) {
+func (n *Node) writeBatch(ctx context.Context, batch []post) {
 	members := n.federation().Members
 	now := time.Now().Unix()
 	writes := make([]statedb.Write, len(batch))
 	assignees := make([]string, len(batch))
-	for i, e := range batch {
-		assignees[i] = assigneeOf(members, e.tx)
-		writes[i] = statedb.Write{ID: e.id, Body: backlogDocument(e.tx, assignees[i], now)}
+	for i, p := range batch {
+		assignees[i] = assigneeOf(members, p.body)
+		writes[i] = statedb.Write{ID: p.id, Body: backlogDocument(p.body, assignees[i], now)}
 	}
 	results, err := n.db.Write(ctx, statedb.Backlog, writes)
 	n.setTrouble("backlog writer", err)
-	for i, e := range batch {
+	for i, p := range batch {
 		if err != nil {
-			n.backlog.written(e, "", "", err)
+			n.backlog.written(p.entry, "", "", err)
 			continue
 		}
 		rev, assignee, err := results[i].Rev, assignees[i], results[i].Err
@@ -170,7 +177,7 @@ func (n *Node) writeBatch(ctx context.Context, batch []*entry) {
 		case errors.Is(err, statedb.ErrTooLarge):
 			err = ledger.Invalid(ledger.SchemaValidationError, "the transaction is larger than the database takes")
 		}
-		n.backlog.written(e, rev, assignee, err)
+		n.backlog.written(p.entry, rev, assignee, err)
 	}
 	n.metrics.accepted.Add(float64(len(batch)))
 }

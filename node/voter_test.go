@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
@@ -332,4 +333,49 @@ func TestLostJournalIsReadBack(t *testing.T) {
 		t.Errorf("the vote read back: got %+v, %v, want the invalid one that was given", v, err)
 	}
 	n.checkVoteChain(t, n.journal.LastVoted())
+}
+
+// holding is a database whose writes to the backlog wait.
+type holding struct {
+	statedb.DB
+	reached, release chan struct{}
+}
+
+func (d *holding) Write(ctx context.Context, table string, writes []statedb.Write) ([]statedb.Result, error) {
+	if table == statedb.Backlog {
+		d.reached <- struct{}{}
+		<-d.release
+	}
+	return d.DB.Write(ctx, table, writes)
+}
+
+// A block of another node's may hold a transaction, and be decided, while this
+// node is still writing it to the backlog.
+func TestDecidedWhileBeingWritten(t *testing.T) {
+	folder := t.TempDir()
+	alice, peer := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	slow := &holding{DB: db, reached: make(chan struct{}), release: make(chan struct{})}
+	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(slow), among(peer))
+	tx := newCreate(t, alice, 1)
+	posted := make(chan error, 1)
+	go func() {
+		_, err := n.Submit(t.Context(), tx.Bytes())
+		posted <- err
+	}()
+	<-slow.reached
+	n.peerVote(t, peer, n.peerBlock(t, peer, tx), true)
+	n.mustBecomeValid(t, tx)
+	close(slow.release)
+	if err := <-posted; err != nil {
+		t.Errorf("post: got %v, want success", err)
+	}
+	eventually(t, "the entry that came too late is removed", func() bool {
+		page, err := db.Range(t.Context(), statedb.Backlog, statedb.Range{Limit: 1})
+		return err == nil && len(page.Documents) == 0
+	})
+	if refs, err := n.state.BlocksWith(tx.ID); err != nil || len(refs) != 1 {
+		t.Errorf("blocks with it: got %v, %v, want one", refs, err)
+	}
 }
