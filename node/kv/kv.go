@@ -13,6 +13,8 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
+	"github.com/couchledger/couchledger/disk"
 )
 
 // ErrLocked: another process has the folder open.
@@ -81,7 +83,7 @@ func isLocked(err error) bool {
 
 func (s *Store) options(size Size, fs vfs.FS) *pebble.Options {
 	options := &pebble.Options{
-		FS: disk{fs, s},
+		FS: disk.Guard(fs, s.cannotWrite),
 		// Pebble takes the memory tables out of its cache.
 		CacheSize:                   size.Cache + maxMemTables*int64(size.MemTable),
 		MemTableSize:                size.MemTable,

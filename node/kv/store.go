@@ -96,6 +96,16 @@ func (s *Store) write(do func() error) error {
 	}
 }
 
+// cannotWrite fails an open store: all that is written here matters. While
+// opening, errors pass.
+func (s *Store) cannotWrite(_ string, err error) bool {
+	if !s.opened.Load() {
+		return false
+	}
+	s.fail(err)
+	return true
+}
+
 // fail keeps the first error and wakes everyone who waits.
 func (s *Store) fail(err error) {
 	s.once.Do(func() {

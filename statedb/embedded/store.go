@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -16,6 +18,7 @@ import (
 	"github.com/cockroachdb/pebble/v2/bloom"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/couchledger/couchledger/disk"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -120,7 +123,7 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 		MemTableStopWritesThreshold: maxMemTables,
 		MaxOpenFiles:                maxOpenFiles,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
-		FS:                          fsys,
+		FS:                          disk.Guard(fsys, s.cannotWrite),
 		Lock:                        s.lock,
 		Logger:                      logger{s},
 		CompactionConcurrencyRange:  func() (int, int) { return 1, maxCompactions },
@@ -157,6 +160,17 @@ func (s *store) backgroundError(err error) {
 		return
 	}
 	s.log.Warn("embedded: background error", "error", err)
+}
+
+// cannotWrite halts an open store when its log or manifest cannot be written.
+// Errors of other files Pebble handles: flushes and compactions are tried again.
+func (s *store) cannotWrite(name string, err error) bool {
+	base := filepath.Base(name)
+	if !s.opened.Load() || !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
+		return false
+	}
+	s.halt(err)
+	return true
 }
 
 // halt keeps the first fatal error and wakes everyone who waits.
