@@ -97,7 +97,7 @@ const (
 	gcPercent = 300
 	// heapLimit has it collected more often beyond this many bytes, so that a
 	// burst of large requests does not stay in memory; GOMEMLIMIT wins.
-	heapLimit = 256 << 20
+	heapLimit = 384 << 20
 )
 
 func tuneMemory() {
