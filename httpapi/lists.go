@@ -189,8 +189,9 @@ func sealBookmark(cursor string, fingerprint uint64) string {
 // openBookmark gives the node's cursor back, or the 400 for what is no
 // bookmark or another list's.
 func openBookmark(bookmark string, fingerprint uint64) (cursor string, err error) {
-	raw, err := base64.RawURLEncoding.Strict().DecodeString(bookmark)
-	if err != nil || len(raw) <= 8 {
+	raw, err := base64.RawURLEncoding.DecodeString(bookmark)
+	// The decoder skips line feeds and takes loose bits.
+	if err != nil || len(raw) <= 8 || base64.RawURLEncoding.EncodeToString(raw) != bookmark {
 		return "", badParameter("bookmark", "no page of this list gave it")
 	}
 	if binary.BigEndian.Uint64(raw) != fingerprint {

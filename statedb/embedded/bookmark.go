@@ -38,8 +38,9 @@ func makeBookmark(key []byte, query queryHash) string {
 
 // readBookmark returns the key that a page ended with, or ErrBadBookmark.
 func readBookmark(bookmark string, query queryHash) ([]byte, error) {
-	data, err := base64.RawURLEncoding.Strict().DecodeString(bookmark)
-	if err != nil || len(data) < bookmarkHash {
+	data, err := base64.RawURLEncoding.DecodeString(bookmark)
+	// The decoder skips line feeds and takes loose bits.
+	if err != nil || len(data) < bookmarkHash || base64.RawURLEncoding.EncodeToString(data) != bookmark {
 		return nil, fmt.Errorf("%w: malformed", statedb.ErrBadBookmark)
 	}
 	key := data[bookmarkHash:]
