@@ -31,6 +31,7 @@ func (a *app) benchCommand() *cobra.Command {
 				}
 				o.URL = "http://" + settings.Server.Bind
 			}
+			tuneMemory()
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
 			report, err := bench.Run(ctx, o, a.stderr)

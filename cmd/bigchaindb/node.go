@@ -92,9 +92,9 @@ func rulesOf(settings configs.Settings) (consensus.Rules, error) {
 }
 
 const (
-	// gcPercent lets the heap, which is small, grow to four times what is in
+	// gcPercent lets the heap, which is small, grow to five times what is in
 	// use before it is collected; GOGC wins.
-	gcPercent = 300
+	gcPercent = 400
 	// heapLimit has it collected more often beyond this many bytes, so that a
 	// burst of large requests does not stay in memory; GOMEMLIMIT wins.
 	heapLimit = 384 << 20

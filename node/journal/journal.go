@@ -16,6 +16,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -49,6 +50,8 @@ const RefusalAge = 24 * time.Hour
 type Journal struct {
 	db    *kv.Store
 	fresh bool
+	// refused is whether there may be refusals, which most nodes never have.
+	refused atomic.Bool
 
 	mu      sync.RWMutex
 	last    string
@@ -88,6 +91,9 @@ func (j *Journal) load(publicKey string) error {
 			return err
 		}
 		return j.db.Set(key(metaPrefix, metaOwner), []byte(publicKey), pebble.Sync)
+	}
+	if err := j.each(refusalPrefix, func(string, []byte) error { j.refused.Store(true); return nil }); err != nil {
+		return err
 	}
 	last, err := j.get(metaPrefix, metaLast)
 	if err != nil {
@@ -346,6 +352,7 @@ type Refusal struct {
 // Refuse keeps the reasons why transactions were refused after they had been
 // accepted, and drops those older than RefusalAge.
 func (j *Journal) Refuse(now time.Time, refusals []Refusal) error {
+	j.refused.Store(true)
 	j.refusing.Lock() // what is dropped depends on what is there
 	defer j.refusing.Unlock()
 	batch := j.db.NewBatch()
@@ -394,6 +401,9 @@ func (j *Journal) dropRefusals(batch *pebble.Batch, before time.Time) error {
 
 // Unrefuse forgets why a transaction was refused: it is accepted anew.
 func (j *Journal) Unrefuse(tx string) error {
+	if !j.refused.Load() {
+		return nil
+	}
 	reason, err := j.get(refusalPrefix, tx)
 	if err != nil || reason == nil {
 		return err

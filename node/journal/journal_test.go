@@ -402,3 +402,20 @@ func outboxOf(j *Journal) error {
 	_, err := j.Outbox()
 	return err
 }
+
+// TestUnrefuse: a transaction that is accepted anew has no reason any more,
+// also when the journal was opened since.
+func TestUnrefuse(t *testing.T) {
+	fs := vfs.NewCrashableMem()
+	j := open(t, fs)
+	now := time.Unix(1_500_000_000, 0)
+	check(t, j.Unrefuse(id("never")), j.Refuse(now, []Refusal{{TxID: id("t"), Reason: "because"}}))
+	j = open(t, crash(fs))
+	if reason, err := j.Refusal(now, id("t")); err != nil || reason != "because" {
+		t.Fatalf("Refusal: got %q, %v, want the reason", reason, err)
+	}
+	check(t, j.Unrefuse(id("t")))
+	if reason, err := j.Refusal(now, id("t")); err != nil || reason != "" {
+		t.Errorf("Refusal after Unrefuse: got %q, %v, want none", reason, err)
+	}
+}
