@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 )
@@ -27,7 +28,6 @@ func TestMain(m *testing.M) {
 		args = append(args, "-race")
 	}
 	code := 1
-	watchSources()
 	if out, err := exec.Command("go", append(args, "../cmd/bigchaindb")...).CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 	} else {
@@ -38,8 +38,9 @@ func TestMain(m *testing.M) {
 }
 
 // watchSources looks at the sources of the command, so that `go test` does not
-// take a cached result for theirs when they have changed.
-func watchSources() {
+// take a cached result for theirs when they have changed. It is called from
+// tests: what TestMain looks at before them go test does not note.
+var watchSources = sync.OnceFunc(func() {
 	err := filepath.WalkDir("..", func(path string, entry fs.DirEntry, err error) error {
 		if entry != nil && entry.IsDir() && entry.Name() == ".git" {
 			return fs.SkipDir
@@ -49,7 +50,7 @@ func watchSources() {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "watching the sources:", err)
 	}
-}
+})
 
 // patience is how long a test waits for what should take a moment.
 const patience = 30 * time.Second

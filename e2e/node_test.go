@@ -44,6 +44,7 @@ type process struct {
 // newNode makes a home folder and finds a port. Nothing runs yet.
 func newNode(t testing.TB, environ ...string) *node {
 	t.Helper()
+	watchSources()
 	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), environ: environ}
 	n.http = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
