@@ -203,6 +203,23 @@ func (c *corkedConn) reset() {
 	_ = c.Conn.Close()
 }
 
+// lastWrite is how long Close may take to send what is held back.
+const lastWrite = time.Second
+
+// Close sends what is held back, where no other write is under way: it may end
+// with the answer to the client's close frame.
+func (c *corkedConn) Close() error {
+	if c.mu.TryLock() {
+		if len(c.buf) > 0 {
+			_ = c.Conn.SetWriteDeadline(time.Now().Add(lastWrite))
+			_, _ = c.Conn.Write(c.buf) // the client may be gone
+			c.buf = nil
+		}
+		c.mu.Unlock()
+	}
+	return c.Conn.Close()
+}
+
 func (c *corkedConn) cork() {
 	c.mu.Lock()
 	c.corked = true
