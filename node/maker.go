@@ -207,7 +207,8 @@ func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 	epoch, timestamp := m.epoch()
 	if !epoch.Has(m.n.key.Public) {
 		m.n.backlog.giveBack(entries)
-		return m.awaitMembership(ctx)
+		sleep(ctx, time.Second) // until the members have this node's key
+		return nil
 	}
 	draft := m.newDraft()
 	defer m.endDraft(draft)
@@ -252,12 +253,6 @@ func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 	m.n.metrics.blocks.Inc()
 	m.unwritten.Add(1)
 	m.out <- block // has room for every open block
-	return nil
-}
-
-// awaitMembership waits a moment for the federation to include this node.
-func (m *maker) awaitMembership(ctx context.Context) error {
-	sleep(ctx, time.Second)
 	return nil
 }
 
