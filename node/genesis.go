@@ -30,7 +30,7 @@ func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []stri
 	}
 	packaged := indexes.Packaged()
 	for _, table := range statedb.Tables {
-		if err := db.DeployIndexes(ctx, table, packaged[table]); err != nil {
+		if err := db.DeployIndexes(ctx, table, packaged[table], nil); err != nil {
 			return created, fmt.Errorf("deploy the indexes of %s: %w", table, err)
 		}
 	}

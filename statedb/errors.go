@@ -20,6 +20,14 @@ var (
 	// ErrNoIndex: no index gives the order a query sorts by, or the index it
 	// names cannot serve it.
 	ErrNoIndex = errors.New("statedb: no usable index")
+	// ErrScan: no index serves the query, and it may not read the whole table.
+	ErrScan = errors.New("statedb: the query would read the whole table")
+	// ErrBuilding: the index that the query needs is being built. It is an
+	// ErrUnavailable too.
+	ErrBuilding = fmt.Errorf("%w: the index is being built", ErrUnavailable)
+	// ErrDenied: the database does not let this user in, or not do this. The
+	// text says which right is missing.
+	ErrDenied = errors.New("statedb: access denied")
 	// ErrBadQuery: the selector, sort, fields or limit is malformed.
 	ErrBadQuery = errors.New("statedb: bad query")
 	// ErrBadBookmark: the bookmark is malformed or belongs to another query.

@@ -63,8 +63,12 @@ type DB interface {
 
 	// DeployIndexes makes the table's indexes be these. A definition that
 	// changed under its name is built anew, one that is not listed is left.
-	// It returns when they can be used.
-	DeployIndexes(ctx context.Context, table string, indexes []Index) error
+	// It returns when they can be used. Meanwhile progress, unless nil, is
+	// told now and then which indexes are being built.
+	DeployIndexes(ctx context.Context, table string, indexes []Index, progress func([]IndexState)) error
+
+	// Indexes lists the table's indexes by name, those that others made too.
+	Indexes(ctx context.Context, table string) ([]IndexState, error)
 
 	// Write applies all writes in one round trip and returns an outcome for
 	// each, in order; writes of one id take effect one after the other. They
@@ -89,6 +93,9 @@ type DB interface {
 	// Find reads the documents that match a Mango selector. A document that is
 	// there throughout, under the same index key, is on exactly one page,
 	// whatever else comes and goes between them. The last page may be empty.
+	// ErrNoIndex when none serves the sort or the one named does not fit,
+	// ErrScan when it would read the whole table and must not, ErrBuilding
+	// when the index it needs is not ready.
 	Find(ctx context.Context, table string, q Query) (Page, error)
 
 	// Explain tells how Find would go about it.
@@ -126,6 +133,7 @@ type Query struct {
 	Limit    int             // rows of one page, at least 1
 	Bookmark string          // from the page before; "" for the first
 	UseIndex string          // an index by name; "" lets the database choose
+	NoScan   bool            // ErrScan rather than reading every document of the table
 }
 
 // SortField is one field of a sort order, by dotted path.
@@ -138,8 +146,14 @@ type SortField struct {
 type Page struct {
 	Documents []Document
 	Bookmark  string // where the next page begins; "" when this was the last
-	Warning   string // for instance that no index served the selector
-	Examined  int    // documents read to find these; -1 where the database does not tell
+	Warning   string // that every document of the table was read, or ""
+	Stats     Stats
+}
+
+// Stats tells what a page cost; -1 where the database does not tell.
+type Stats struct {
+	Keys      int // index rows read
+	Documents int // documents read
 }
 
 // Plan tells how a query is answered.
@@ -147,6 +161,7 @@ type Plan struct {
 	Index    string   // the index's name; "" for a scan of the whole table
 	Fields   []string // the index's fields
 	Covering string   // one sentence: which part of the selector the index serves
+	Scan     bool     // every document of the table is read
 }
 
 // Index is a packaged index: what one file under indexes/ holds, in the JSON
@@ -158,6 +173,13 @@ type Index struct {
 	// PartialFilter keeps documents that do not match out of the index; null
 	// when every document that has all the fields is in it.
 	PartialFilter canonical.Value
+}
+
+// IndexState is an index as it is in the database.
+type IndexState struct {
+	Index
+	Pending int // documents still to be indexed; 0 when it can be used
+	Total   int // documents in the table while it is being built, else 0
 }
 
 // Feed is an open changes feed. It is used by one goroutine.

@@ -36,7 +36,7 @@ func transactions(from, n int) ([]statedb.Write, []string) {
 func benchDB(b *testing.B, table string) *DB {
 	b.Helper()
 	db := created(b)
-	if err := db.DeployIndexes(b.Context(), table, indexes.Packaged()[table]); err != nil {
+	if err := db.DeployIndexes(b.Context(), table, indexes.Packaged()[table], nil); err != nil {
 		b.Fatal(err)
 	}
 	return db
@@ -140,7 +140,7 @@ func BenchmarkFind(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				documents += page.Examined
+				documents += page.Stats.Documents
 			}
 			perDocument(b, documents)
 		})

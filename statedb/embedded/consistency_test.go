@@ -168,7 +168,7 @@ func TestUsualBodiesAreScanned(t *testing.T) {
 
 func FuzzBookmark(f *testing.F) {
 	db := created(f)
-	if err := db.DeployIndexes(f.Context(), statedb.Votes, []statedb.Index{{Name: "n", Fields: []statedb.SortField{{Field: "n"}}}}); err != nil {
+	if err := db.DeployIndexes(f.Context(), statedb.Votes, []statedb.Index{{Name: "n", Fields: []statedb.SortField{{Field: "n"}}}}, nil); err != nil {
 		f.Fatal(err)
 	}
 	var writes []statedb.Write

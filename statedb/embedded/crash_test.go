@@ -128,7 +128,7 @@ func TestCrash(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := statedb.Index{Name: "n", Fields: []statedb.SortField{{Field: "n"}}}
-	if err := db.DeployIndexes(t.Context(), statedb.Backlog, []statedb.Index{n}); err != nil {
+	if err := db.DeployIndexes(t.Context(), statedb.Backlog, []statedb.Index{n}, nil); err != nil {
 		t.Fatal(err)
 	}
 	w := &crashWriters{db: db, permits: make(chan struct{}), done: map[string]string{}}

@@ -71,6 +71,9 @@ func prepareQuery(name string, set *indexSet, q statedb.Query) (*query, error) {
 	if prepared.plan, err = mango.NewPlan(selector, q.Sort, indexes, use); err != nil {
 		return nil, err
 	}
+	if q.NoScan && prepared.plan.WholeScan() {
+		return nil, statedb.ErrScan
+	}
 	if prepared.plan.Index >= 0 {
 		prepared.index = set.indexes[prepared.plan.Index]
 	}
@@ -122,7 +125,7 @@ func (db *DB) Explain(ctx context.Context, name string, q statedb.Query) (stated
 	if err != nil {
 		return statedb.Plan{}, err
 	}
-	plan := statedb.Plan{Fields: []string{"_id"}, Covering: prepared.plan.Describe()}
+	plan := statedb.Plan{Fields: []string{"_id"}, Covering: prepared.plan.Describe(), Scan: prepared.plan.WholeScan()}
 	if ix := prepared.index; ix != nil {
 		plan.Index = ix.def.Name
 		plan.Fields = nil
@@ -230,7 +233,7 @@ func (f *finder) run(ctx context.Context) error {
 	}
 	beyond := 0
 	for valid := start(); valid; valid = next() {
-		if f.page.Examined%checkEvery == 0 && ctx.Err() != nil {
+		if f.page.Stats.Keys++; f.page.Stats.Keys%checkEvery == 0 && ctx.Err() != nil {
 			return ctx.Err()
 		}
 		full := len(f.page.Documents) == f.limit
@@ -298,7 +301,7 @@ func (f *finder) row(iter *pebble.Iterator, looking bool) (found bool, err error
 }
 
 func (f *finder) document(id string, r record, looking bool) (found bool, err error) {
-	f.page.Examined++
+	f.page.Stats.Documents++
 	var body canonical.Value
 	if f.plan.Residual != nil || len(f.fields) > 0 {
 		if body, err = canonical.Parse(r.body); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -195,9 +196,27 @@ func (db *DB) loadIndexes(code byte) (*indexSet, error) {
 	return newIndexSet(indexes), nil
 }
 
+// Indexes lists the table's indexes by name.
+func (db *DB) Indexes(ctx context.Context, name string) ([]statedb.IndexState, error) {
+	t, err := db.begin(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	defer db.store.end()
+	if err := t.exists(); err != nil {
+		return nil, err
+	}
+	var states []statedb.IndexState
+	for _, def := range t.indexes.Load().definitions() {
+		states = append(states, statedb.IndexState{Index: def})
+	}
+	slices.SortFunc(states, func(a, b statedb.IndexState) int { return strings.Compare(a.Name, b.Name) })
+	return states, nil
+}
+
 // DeployIndexes makes the table's indexes be these. Writers of the table wait
 // while an index is built.
-func (db *DB) DeployIndexes(ctx context.Context, name string, defs []statedb.Index) error {
+func (db *DB) DeployIndexes(ctx context.Context, name string, defs []statedb.Index, progress func([]statedb.IndexState)) error {
 	t, err := db.begin(ctx, name)
 	if err != nil {
 		return err

@@ -290,7 +290,7 @@ func (m *model) deploy(t *rapid.T) {
 	if rapid.Bool().Draw(t, "changed") {
 		defs[1].Fields = []statedb.SortField{{Field: "b.c"}}
 	}
-	if err := m.db.DeployIndexes(t.Context(), statedb.Votes, defs); err != nil {
+	if err := m.db.DeployIndexes(t.Context(), statedb.Votes, defs, nil); err != nil {
 		t.Fatal(err)
 	}
 }

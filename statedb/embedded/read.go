@@ -153,6 +153,6 @@ func (db *DB) Range(ctx context.Context, name string, r statedb.Range) (statedb.
 	if err := iter.Error(); err != nil {
 		return statedb.Page{}, unavailable(err)
 	}
-	page.Examined = len(page.Documents)
+	page.Stats = statedb.Stats{Keys: rows, Documents: len(page.Documents)}
 	return page, db.settle(ctx, t, newest)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -330,12 +331,14 @@ func testNoIndex(s *suite) {
 	if err != nil || len(page.Documents) != 1 || page.Warning == "" {
 		s.Errorf("a scan gave %+v, %v; want the document and a warning", page, err)
 	}
-	page, err = db.Find(s.ctx, statedb.Votes, statedb.Query{Selector: parse(`{"v":1}`), Limit: 5})
+	_, err = db.Find(s.ctx, statedb.Votes, statedb.Query{Selector: parse(`{"w":1}`), Limit: 5, NoScan: true})
+	s.wantErr(err, statedb.ErrScan, "a scan that is not allowed")
+	page, err = db.Find(s.ctx, statedb.Votes, statedb.Query{Selector: parse(`{"v":1}`), Limit: 5, NoScan: true})
 	if err != nil || len(page.Documents) != 1 || page.Warning != "" {
 		s.Errorf("an index gave %+v, %v; want the document and no warning", page, err)
 	}
-	if page.Examined != 1 && page.Examined != -1 {
-		s.Errorf("examined %d documents to find the only one", page.Examined)
+	if page.Stats.Documents != 1 && page.Stats.Documents != -1 {
+		s.Errorf("examined %d documents to find the only one", page.Stats.Documents)
 	}
 }
 
@@ -402,6 +405,40 @@ func testIndexRedefined(s *suite) {
 	}
 }
 
+// testIndexes lists definitions as they were deployed.
+func testIndexes(s *suite) {
+	db := s.create()
+	partial := index("open", "n")
+	partial.PartialFilter = parse(`{"status":{"$ne":"done"}}`)
+	descending := statedb.Index{Name: "down", DDoc: "ddoc", Fields: order("-g", "-v.name")}
+	want := []statedb.Index{descending, partial}
+	told := 0
+	err := db.DeployIndexes(s.ctx, statedb.Votes, want, func(states []statedb.IndexState) {
+		told++
+		for _, state := range states {
+			if state.Name == "" || state.Pending < 0 || state.Pending > state.Total {
+				s.Errorf("progress tells %+v", state)
+			}
+		}
+	})
+	if err != nil {
+		s.Fatal(err)
+	}
+	got, err := db.Indexes(s.ctx, statedb.Votes)
+	if err != nil || len(got) != len(want) {
+		s.Fatalf("Indexes = %+v, %v; want %+v", got, err, want)
+	}
+	for i, state := range got {
+		if state.Name != want[i].Name || state.DDoc != want[i].DDoc || !slices.Equal(state.Fields, want[i].Fields) ||
+			!canonical.Equal(state.PartialFilter, want[i].PartialFilter) || state.Pending != 0 {
+			s.Errorf("index %d is %+v, want %+v ready", i, state, want[i])
+		}
+	}
+	if got, err := db.Indexes(s.ctx, statedb.Bigchain); err != nil || len(got) != 0 {
+		s.Errorf("Indexes of a table without any = %+v, %v", got, err)
+	}
+}
+
 func testIndexFollowsChanges(s *suite) {
 	db := s.create()
 	s.deploy(db, statedb.Backlog, index("n", "n"))
@@ -435,6 +472,9 @@ func testExplain(s *suite) {
 		plan, err := db.Explain(s.ctx, statedb.Votes, test.query)
 		if err != nil || plan.Index != test.index || plan.Covering == "" {
 			s.Errorf("Explain %s = %+v, %v; want the index %q", test.query.Selector.Bytes(), plan, err, test.index)
+		}
+		if plan.Scan != (test.index == "") {
+			s.Errorf("Explain %s: Scan is %v with the index %q", test.query.Selector.Bytes(), plan.Scan, plan.Index)
 		}
 		if test.index == "gv" && !slices.Equal(plan.Fields, []string{"g", "v"}) {
 			s.Errorf("Explain names the fields %v, want g and v", plan.Fields)

@@ -65,6 +65,7 @@ func RunWith(t *testing.T, opts Options, open func(t *testing.T) statedb.DB) {
 		{"PartialFilter", testPartialFilter},
 		{"IndexOnExistingDocuments", testIndexOnExisting},
 		{"IndexRedefined", testIndexRedefined},
+		{"Indexes", testIndexes},
 		{"IndexFollowsChanges", testIndexFollowsChanges},
 		{"Explain", testExplain},
 		{"BookmarkOfAnotherQuery", testForeignBookmark},
@@ -152,7 +153,7 @@ func (s *suite) get(db statedb.DB, table, id string) statedb.Document {
 
 func (s *suite) deploy(db statedb.DB, table string, indexes ...statedb.Index) {
 	s.Helper()
-	if err := db.DeployIndexes(s.ctx, table, indexes); err != nil {
+	if err := db.DeployIndexes(s.ctx, table, indexes, nil); err != nil {
 		s.Fatalf("DeployIndexes: %v", err)
 	}
 }
