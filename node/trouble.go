@@ -33,10 +33,37 @@ type trouble struct {
 	tasks map[string]error
 	since time.Time     // when the first of the database's faults began
 	down  chan struct{} // closed while nothing can be posted
+	wake  chan struct{} // closed, and replaced, when the database answers after faults
 }
 
 func newTrouble() *trouble {
-	return &trouble{tasks: map[string]error{}, down: make(chan struct{})}
+	return &trouble{tasks: map[string]error{}, down: make(chan struct{}), wake: make(chan struct{})}
+}
+
+// answered has all tasks that wait try again at once.
+func (t *trouble) answered() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.outage() {
+		close(t.wake)
+		t.wake = make(chan struct{})
+	}
+}
+
+// pause waits until it is time to try again; false when ctx ends.
+func (t *trouble) pause(ctx context.Context, d time.Duration) bool {
+	t.mu.Lock()
+	wake := t.wake
+	t.mu.Unlock()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-wake:
+	case <-timer.C:
+	}
+	return true
 }
 
 // isDatabaseFault tells faults of the database, which many tasks meet at once,
@@ -70,7 +97,7 @@ func (n *Node) retry(ctx context.Context, task string, do func() error) error {
 		if err == nil || errors.Is(err, statedb.ErrClosed) {
 			return err
 		}
-		if !sleep(ctx, wait) {
+		if !n.trouble.pause(ctx, wait) {
 			return ctx.Err()
 		}
 		wait = min(2*wait, lastRetry)
@@ -133,6 +160,9 @@ func (n *Node) watchDatabase(ctx context.Context) error {
 			return nil
 		}
 		n.setTrouble(healthTask, err)
+		if err == nil {
+			n.trouble.answered()
+		}
 	}
 	return nil
 }
