@@ -1,9 +1,12 @@
 package couchdb
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
@@ -35,29 +38,38 @@ func check(document canonical.Value, doubles bool) error {
 		}
 	}
 	if fault := checkValue(document, doubles); fault != nil {
-		if fault.Path == "" {
-			fault.Path = "document"
-		}
-		return fault
+		slices.Reverse(fault.path)
+		return &statedb.UnsupportedError{Path: cmp.Or(strings.Join(fault.path, "."), "document"), Reason: fault.reason}
 	}
 	return nil
+}
+
+// unsupported is a fault on the way up to the document.
+type unsupported struct {
+	path   []string // from the inside out
+	reason string
+}
+
+func (u *unsupported) in(key string) *unsupported {
+	u.path = append(u.path, key)
+	return u
 }
 
 func isReserved(key string) bool { return key != "" && key[0] == '_' }
 
 // checkValue returns the first fault with its path below v.
-func checkValue(v canonical.Value, doubles bool) *statedb.UnsupportedError {
+func checkValue(v canonical.Value, doubles bool) *unsupported {
 	switch v.Kind() {
 	case canonical.Object:
 		for i := range v.Len() {
 			if fault := checkValue(v.At(i), doubles); fault != nil {
-				return below(v.Key(i), fault)
+				return fault.in(v.Key(i))
 			}
 		}
 	case canonical.Array:
 		for i := range v.Len() {
 			if fault := checkValue(v.At(i), doubles); fault != nil {
-				return below(strconv.Itoa(i), fault)
+				return fault.in(strconv.Itoa(i))
 			}
 		}
 	case canonical.Int:
@@ -66,31 +78,26 @@ func checkValue(v canonical.Value, doubles bool) *statedb.UnsupportedError {
 			digits--
 		}
 		if n, ok := v.Int64(); doubles && (!ok || n > maxSafe || n < -maxSafe) {
-			return &statedb.UnsupportedError{Reason: "the server holds integers up to 2^53 only"}
+			return &unsupported{reason: "the server holds integers up to 2^53 only"}
+		}
+		if v.Text() == "-0" {
+			return &unsupported{reason: "CouchDB does not hold negative zero"}
 		}
 		if digits > maxDigits {
-			return &statedb.UnsupportedError{Reason: fmt.Sprintf("CouchDB does not hold an integer of %d digits, %d at most", digits, maxDigits)}
+			return &unsupported{reason: fmt.Sprintf("CouchDB does not hold an integer of %d digits, %d at most", digits, maxDigits)}
 		}
 	case canonical.Float:
 		f, err := strconv.ParseFloat(v.Text(), 64)
 		switch {
 		case err != nil:
-			return &statedb.UnsupportedError{Reason: "CouchDB does not hold the number " + v.Text()}
+			return &unsupported{reason: "CouchDB does not hold the number " + v.Text()}
 		case doubles && f == math.Trunc(f):
-			return &statedb.UnsupportedError{Reason: "the server takes " + v.Text() + " for an integer"}
+			return &unsupported{reason: "the server takes " + v.Text() + " for an integer"}
 		case f == 0 && math.Signbit(f):
-			return &statedb.UnsupportedError{Reason: "CouchDB does not hold negative zero"}
+			return &unsupported{reason: "CouchDB does not hold negative zero"}
 		case f != 0 && math.Abs(f) < smallestNormal:
-			return &statedb.UnsupportedError{Reason: "CouchDB does not hold a number that near to zero: " + v.Text()}
+			return &unsupported{reason: "CouchDB does not hold a number that near to zero: " + v.Text()}
 		}
 	}
 	return nil
-}
-
-func below(key string, fault *statedb.UnsupportedError) *statedb.UnsupportedError {
-	if fault.Path != "" {
-		key += "." + fault.Path
-	}
-	fault.Path = key
-	return fault
 }
