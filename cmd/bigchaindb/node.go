@@ -15,6 +15,7 @@ import (
 
 	"github.com/couchledger/couchledger/configs"
 	"github.com/couchledger/couchledger/httpapi"
+	"github.com/couchledger/couchledger/indexes"
 	"github.com/couchledger/couchledger/logging"
 	"github.com/couchledger/couchledger/node"
 	"github.com/couchledger/couchledger/node/consensus"
@@ -47,15 +48,20 @@ func openDatabase(settings configs.Settings, logger *slog.Logger) (statedb.DB, e
 	return db, nil
 }
 
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
-func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
+// openExisting is openDatabase, but does not make the folder of a database
+// that is not there: statedb.ErrNoDatabase.
+func openExisting(settings configs.Settings, logger *slog.Logger) (statedb.DB, error) {
 	if settings.Database.Backend == configs.Embedded {
-		// Opening would make the folder of a database that is not there.
 		if _, err := os.Stat(settings.Database.Path); errors.Is(err, fs.ErrNotExist) {
-			return statedb.ErrNoDatabase
+			return nil, statedb.ErrNoDatabase
 		}
 	}
-	db, err := openDatabase(settings, logger)
+	return openDatabase(settings, logger)
+}
+
+// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
+func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
+	db, err := openExisting(settings, logger)
 	if err != nil {
 		return err
 	}
@@ -67,9 +73,14 @@ func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 	return node.RemoveState(settings.State.Path)
 }
 
-// initNode makes the database, its indexes and the genesis block, and reports
-// whether it did: false when the database was there.
-func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (created bool, err error) {
+// initNode makes the database, the genesis block and the indexes, and reports
+// whether it made the database: false when that was there. Progress is told of
+// the building of indexes.
+func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger, progress func(string, []statedb.IndexState)) (created bool, err error) {
+	all, err := indexes.All(settings.Indexes.Path)
+	if err != nil {
+		return false, err
+	}
 	db, err := openDatabase(settings, logger)
 	if err != nil {
 		return false, err
@@ -79,7 +90,10 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 	if err != nil {
 		return false, err
 	}
-	return node.Init(ctx, db, key, settings.Keyring)
+	if created, err = node.Init(ctx, db, key, settings.Keyring); err != nil {
+		return created, err
+	}
+	return created, node.DeployIndexes(ctx, db, all, progress)
 }
 
 // rulesOf returns the consensus rules of the settings.
@@ -121,6 +135,10 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	if err != nil {
 		return fmt.Errorf("keypair.private: %w", err)
 	}
+	all, err := indexes.All(settings.Indexes.Path)
+	if err != nil {
+		return err
+	}
 	// Before anything is opened: the commonest mistake is a second node.
 	listener, err := net.Listen("tcp", settings.Server.Bind)
 	if err != nil {
@@ -137,7 +155,7 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	}
 	registry := prometheus.NewRegistry()
 	n, err := node.Open(ctx, node.Options{
-		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules,
+		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules, Indexes: all,
 		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
 	})
 	if err != nil {

@@ -114,7 +114,7 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.benchCommand())
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand())
 	return root
 }
 
@@ -137,12 +137,12 @@ func (a *app) checkFlags(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// noArgs refuses arguments; after the root they are unknown commands.
+// noArgs refuses arguments; after what has commands they are unknown ones.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if !cmd.HasParent() {
+	if cmd.HasSubCommands() {
 		reason := fmt.Sprintf("there is no command %q", args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			reason += "; did you mean " + strings.Join(near, " or ") + "?"
