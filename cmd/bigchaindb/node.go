@@ -37,6 +37,9 @@ func openDatabase(settings configs.Settings, logger *slog.Logger) (statedb.DB, e
 	if err := checkBackend(settings); err != nil {
 		return nil, err
 	}
+	if err := settings.CheckTLS(); err != nil {
+		return nil, err
+	}
 	path := settings.Database.Path
 	db, err := embedded.Open(path, embedded.Options{Logger: logger.With(logging.Component, "embedded")})
 	if errors.Is(err, statedb.ErrLocked) {

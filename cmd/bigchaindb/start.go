@@ -181,6 +181,9 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 	if _, err := indexes.Own(settings.Indexes.Path); err != nil {
 		return settings, nil, err
 	}
+	if err := settings.CheckTLS(); err != nil {
+		return settings, nil, err
+	}
 	none := settings.KeyPair.Private == "" && settings.KeyPair.Public == ""
 	switch {
 	case a.tempKeypair && none:
