@@ -104,7 +104,11 @@ func TestWhileAnIndexIsBuilt(t *testing.T) {
 // what is left of them for the whole.
 func TestRedefinedIndexIsBuilt(t *testing.T) {
 	db := created(t)
-	mustWrite(t, db, statedb.Votes, numbered(0, 20))
+	var writes []statedb.Write
+	for i := range 20 {
+		writes = append(writes, statedb.Write{ID: fmt.Sprint("id", i), Body: fmt.Appendf(nil, `{"n":%d,"m":%d}`, i, -i)})
+	}
+	mustWrite(t, db, statedb.Votes, writes)
 	if err := db.DeployIndexes(t.Context(), statedb.Votes, []statedb.Index{indexOver("i", "n")}, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -197,8 +201,11 @@ func TestBuildUnderWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	random := rand.New(rand.NewPCG(3, 4))
-	steps := 0
-	for round := range 12 {
+	rounds, steps := 12, 0
+	if testing.Short() {
+		rounds = 5
+	}
+	for round := range rounds {
 		end := make(chan struct{})
 		var group sync.WaitGroup
 		for i := range writers {
@@ -235,7 +242,7 @@ func TestBuildUnderWrites(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if steps < 30 {
+	if steps < 3*rounds {
 		t.Errorf("the builder took %d steps: too few for anything to come between", steps)
 	}
 	if err := db.DeployIndexes(t.Context(), statedb.Votes, nil, nil); err != nil { // finishes what was broken off
