@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
-	"github.com/couchledger/couchledger/indexes"
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -22,18 +21,12 @@ const genesisID = "genesis"
 // ErrNotInitialized: the database has no genesis block.
 var ErrNotInitialized = errors.New("the database has no genesis block; run `bigchaindb init`")
 
-// Init creates the database, its tables and indexes and the genesis block,
-// whatever of them is missing. It reports whether it made the database. What a
-// crash left half done the next call completes.
+// Init creates the database, its tables and the genesis block, whatever of them
+// is missing. It reports whether it made the database. What a crash left half
+// done the next call completes. Indexes are DeployIndexes' part.
 func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string) (created bool, err error) {
 	if created, err = db.Create(ctx); err != nil {
 		return false, fmt.Errorf("create the database: %w", err)
-	}
-	packaged := indexes.Packaged()
-	for _, table := range statedb.Tables {
-		if err := db.DeployIndexes(ctx, table, packaged[table], nil); err != nil {
-			return created, fmt.Errorf("deploy the indexes of %s: %w", table, err)
-		}
 	}
 	genesis, err := readGenesis(ctx, db)
 	if errors.Is(err, ErrNotInitialized) {

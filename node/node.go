@@ -52,6 +52,8 @@ type Options struct {
 	Key       ledger.KeyPair
 	Keyring   []string // public keys of the other members; one's own is tolerated
 	Rules     consensus.Rules
+	// Indexes are deployed while the node runs; by table.
+	Indexes map[string][]statedb.Index
 	// ReassignDelay is how long an entry of the backlog may lie with one node
 	// before the next one takes it.
 	ReassignDelay time.Duration
@@ -68,6 +70,7 @@ type Node struct {
 	key      ledger.KeyPair
 	members  []string // by configuration: keyring and self, sorted
 	rules    consensus.Rules
+	indexes  map[string][]statedb.Index // to deploy
 	delay    time.Duration
 	patience time.Duration // with the database when it is asked for its health
 	log      *slog.Logger
@@ -113,7 +116,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		o.Rules = rules
 	}
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, patience: o.patience, log: o.Logger,
+		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, patience: o.patience, log: o.Logger,
 		members:      membersOf(o.Key.Public, o.Keyring),
 		posts:        make(chan post, maxWaiting),
 		failedWrites: make(chan statedb.Write, 1),
@@ -182,6 +185,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"federation":     n.tendFederation,
 		"health":         n.watchDatabase,
 		"backlog probe":  n.probeBacklog,
+		"indexes":        n.deployIndexes,
 	}
 	var group sync.WaitGroup
 	failed := make(chan error, len(tasks))

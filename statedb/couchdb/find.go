@@ -125,6 +125,10 @@ func (q *query) readByID() {
 		q.Sort = []statedb.SortField{{Field: "_id"}}
 	}
 	any := canonical.ObjectOf(canonical.Member{Key: "_id", Value: canonical.ObjectOf(canonical.Member{Key: "$gt"})})
+	if q.asked.Len() == 0 { // within $and, {} would stand for equality with it
+		q.asked = any
+		return
+	}
 	q.asked = canonical.ObjectOf(canonical.Member{Key: "$and", Value: canonical.ArrayOf(q.asked, any)})
 }
 

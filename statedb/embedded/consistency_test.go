@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -21,12 +22,13 @@ type reporter interface {
 
 // checkStore reads every key of every table and compares: each record has its
 // one row in the feed and exactly the index keys that its body asks for, worked
-// out here by a full parse; no row and no key stands alone.
+// out here by a full parse; no row and no key stands alone. Of an index that is
+// being built the keys beyond where it is may be missing.
 func checkStore(t reporter, db *DB) {
 	t.Helper()
 	for _, name := range statedb.Tables {
 		tab := db.ledger.Load().tables[name]
-		rows, keys := map[uint64]string{}, map[string]bool{}
+		rows, keys := map[uint64]string{}, map[string]bool{} // a key is true when it must be there
 		each(t, db, tableKey(tab.code, kindDocument), func(key, value []byte) {
 			id := string(key[idOffset:])
 			r, err := readRecord(value)
@@ -56,11 +58,12 @@ func checkStore(t reporter, db *DB) {
 			t.Fatalf("%s: the feed lacks %v", name, rows)
 		}
 		each(t, db, tableKey(tab.code, kindIndex), func(key, _ []byte) {
-			if !keys[string(key)] {
+			if _, ok := keys[string(key)]; !ok {
 				t.Fatalf("%s: the index key %q belongs to no document", name, key)
 			}
 			delete(keys, string(key))
 		})
+		maps.DeleteFunc(keys, func(_ string, must bool) bool { return !must })
 		if len(keys) > 0 {
 			t.Fatalf("%s: the indexes lack %d keys: %v", name, len(keys), keys)
 		}
@@ -97,7 +100,7 @@ func expectKeys(t reporter, tab *table, id string, body []byte, keys map[string]
 			key = mango.AppendKey(key, field)
 		}
 		if complete {
-			keys[string(append(key, id...))] = true
+			keys[string(append(key, id...))] = ix.build == nil || id <= ix.build.after
 		}
 	}
 }

@@ -68,6 +68,7 @@ func RunWith(t *testing.T, opts Options, open func(t *testing.T) statedb.DB) {
 		{"PartialFilter", testPartialFilter},
 		{"IndexOnExistingDocuments", testIndexOnExisting},
 		{"IndexRedefined", testIndexRedefined},
+		{"IndexBuilding", testIndexBuilding},
 		{"Indexes", testIndexes},
 		{"IndexFollowsChanges", testIndexFollowsChanges},
 		{"Explain", testExplain},
