@@ -42,9 +42,11 @@ func TestPlan(t *testing.T) {
 		{`{"a":1}`, "", "", "a", false, "a"},
 		{`{"a":1,"x":2}`, "", "", "a", true, "a"},
 		{`{"a":1,"b":{"$gt":2}}`, "", "", "ab", false, "a,b"},
-		{`{"a":{"$gt":1},"b":2}`, "", "", "a", true, "a"},
+		{`{"a":{"$gt":1},"b":2}`, "", "", "ab", true, "a"},
+		{`{"a":{"$exists":true}}`, "", "", "a", false, ""},
+		{`{"$or":[{"a":1}]}`, "", "", "", true, ""},
 		{`{"a":1,"b":2,"c":{"$gte":1,"$lt":5}}`, "", "", "abc", false, "a,b,c"},
-		{`{"a":1,"b":{"$exists":true}}`, "", "", "a", true, "a"},
+		{`{"a":1,"b":{"$exists":true}}`, "", "", "ab", false, "a"},
 		{`{"a":1,"b":{"$exists":true}}`, "b", "", "ab", false, "a"},
 		{`{"d":{"e":5}}`, "", "", "d", false, "d.e"},
 		{`{"$and":[{"a":{"$gt":1}},{"a":{"$lt":3}}]}`, "", "", "a", false, "a"},
@@ -67,6 +69,9 @@ func TestPlan(t *testing.T) {
 		{`{"a":1,"_id":"x"}`, "", "", "", true, "_id"},
 		{`{"a":1,"_id":{"$gt":"x"}}`, "", "", "a", true, "a"},
 		{`{"_id":{"$gt":"x","$lte":"y"}}`, "-_id", "", "", false, "_id range"},
+		{`{"a":1,"_id":{"$gt":null}}`, "_id", "", "", true, ""},
+		{`{"a":1}`, "_id", "", "error", false, ""},
+		{`{"_id":{"$in":["x"]}}`, "_id", "", "error", false, ""},
 	} {
 		p, err := NewPlan(selector(t, test.selector), sortBy(test.sort), indexes, test.use)
 		if test.index == "error" {

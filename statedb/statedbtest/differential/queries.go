@@ -1,0 +1,99 @@
+package differential
+
+import (
+	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+func index(name string, paths ...string) statedb.Index {
+	ix := statedb.Index{Name: name, DDoc: name}
+	for _, path := range paths {
+		ix.Fields = append(ix.Fields, statedb.SortField{Field: path})
+	}
+	return ix
+}
+
+// Indexes are those that the second part of a run deploys.
+func indexes() []statedb.Index {
+	created := index("created", "n")
+	created.PartialFilter = value(`{"operation":"CREATE"}`)
+	return []statedb.Index{
+		index("by_operation", "operation"), index("by_block", "block_id"), index("by_asset", "asset.id", "operation"),
+		index("by_n", "n"), index("by_m_n", "m", "n"), index("by_s", "s"), index("by_s_m", "s", "m"), index("by_s_m_n", "s", "m", "n"),
+		index("by_v", "v"), index("by_w", "w"), index("by_t", "t"), index("by_tag", "tags.0"), index("by_amount", "outputs.0.amount", "m"),
+		index("by_dot", `dot\.ted`), index("by_owner", "asset.data.a", "asset.data.b.c"), created,
+	}
+}
+
+// scanned draws a query for a table without indexes.
+func (g *generator) scanned() statedb.Query {
+	for {
+		if s := g.selector(2); !emptyPrefix(s) {
+			return statedb.Query{Selector: s}
+		}
+	}
+}
+
+// indexed draws a query for a table with indexes.
+func (g *generator) indexed(indexes []statedb.Index) statedb.Query {
+	for {
+		if q := g.query(indexes); !emptyPrefix(q.Selector) && !badArgument(q.Selector) {
+			return q
+		}
+	}
+}
+
+// query draws a query: sorted or not, by a named index or not.
+func (g *generator) query(indexes []statedb.Index) statedb.Query {
+	q := statedb.Query{Selector: g.selector(1)}
+	ix := pick(g.source, indexes)
+	if g.chance(25) {
+		return q
+	}
+	columns := ix.Fields
+	if g.chance(20) && len(columns) > 1 { // leave out what is constant
+		q.Selector = g.and(q.Selector, object(columns[0].Field, g.constant(columns[0].Field)))
+		columns = columns[1:]
+	}
+	if g.chance(60) {
+		descending := g.chance(40)
+		for _, column := range columns[:1+g.IntN(len(columns))] {
+			q.Sort = append(q.Sort, statedb.SortField{Field: column.Field, Descending: descending})
+		}
+	}
+	for _, column := range columns {
+		if !g.chance(80) {
+			continue
+		}
+		condition := pick(g.source, valuesOf(`{"$exists":true}`, `{"$gt":null}`, `{"$gte":0}`, `{"$lt":{}}`, `{"$ne":7}`))
+		if g.chance(50) {
+			condition = g.constant(column.Field)
+		}
+		q.Selector = g.and(q.Selector, object(column.Field, condition))
+	}
+	if g.chance(25) || !ix.PartialFilter.IsNull() {
+		q.UseIndex = ix.Name
+	}
+	return q
+}
+
+// and joins selectors, as members of one object where they can be.
+func (g *generator) and(a, b canonical.Value) canonical.Value {
+	if _, there := a.Get(b.Key(0)); there || g.chance(20) {
+		return object("$and", canonical.ArrayOf(a, b))
+	}
+	if g.chance(60) {
+		return b // mostly with nothing beside it, to match more
+	}
+	return a.With(b.Key(0), b.At(0))
+}
+
+// constant draws an equality with a value that is there.
+func (g *generator) constant(path string) canonical.Value {
+	for range 20 {
+		if v, ok := lookup(pick(g.source, g.documents), path); ok {
+			return object("$eq", v)
+		}
+	}
+	return object("$eq", canonical.IntOf(1))
+}
