@@ -190,7 +190,7 @@ func (e *expr) requires(path string) bool {
 	case opAnd:
 		return slices.ContainsFunc(e.list, func(part *expr) bool { return part.requires(path) })
 	case opOr:
-		return !slices.ContainsFunc(e.list, func(part *expr) bool { return !part.requires(path) })
+		return len(e.list) > 0 && !slices.ContainsFunc(e.list, func(part *expr) bool { return !part.requires(path) })
 	case opField:
 		cond := e.list[0]
 		return e.path.String() == path && (cond.op != opExists || cond.flag)

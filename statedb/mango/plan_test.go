@@ -64,6 +64,8 @@ func TestPlan(t *testing.T) {
 		{`{"p":1}`, "", "partial", "partial", false, "p"},
 		{`{"a":1}`, "", "ab", "error", false, ""},
 		{`{"$or":[{"a":1},{"b":2}]}`, "", "a", "error", false, ""},
+		{`{"$or":[]}`, "", "a", "error", false, ""},
+		{`{"$and":[{"$or":[]},{"c":1}]}`, "", "a", "error", false, ""},
 		{`{"a":{"$gt":1}}`, "b", "", "error", false, ""},
 		{`{}`, "b", "", "error", false, ""},
 		{`{"a":1,"_id":"x"}`, "", "", "", true, "_id"},

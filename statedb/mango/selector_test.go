@@ -3,8 +3,11 @@ package mango
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
@@ -213,6 +216,17 @@ func FuzzSelector(f *testing.F) {
 		}
 		if matched && plan.Residual != nil && !plan.Residual.Match(d) {
 			t.Fatalf("%s matches %s, the rest of its plan does not", query, document)
+		}
+	})
+}
+
+// TestPathsReadBack: whatever the keys, a path that is printed reads as itself.
+func TestPathsReadBack(t *testing.T) {
+	key := rapid.StringOfN(rapid.SampledFrom([]rune(`ab.\$0é`)), 1, 4, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		p := Path(rapid.SliceOfN(key, 1, 4).Draw(t, "keys"))
+		if again := ParsePath(p.String()); !slices.Equal(p, again) {
+			t.Fatalf("%q prints as %s, which reads as %q", p, p, again)
 		}
 	})
 }

@@ -50,6 +50,24 @@ func breaksTextSearch(v canonical.Value) bool {
 	return false
 }
 
+// emptyList reports whether an operator has an empty list of selectors. To
+// CouchDB that makes indexes usable that leave out documents which match.
+func emptyList(selector canonical.Value) bool {
+	for i := range selector.Len() {
+		if selector.Kind() == canonical.Array {
+			if emptyList(selector.At(i)) {
+				return true
+			}
+			continue
+		}
+		v := selector.At(i)
+		if list := v.Kind() == canonical.Array && slices.Contains([]string{"$and", "$or", "$nor"}, selector.Key(i)); list && v.Len() == 0 || emptyList(v) {
+			return true
+		}
+	}
+	return false
+}
+
 // emptyPrefix reports whether CouchDB 3.5.0 might answer the selector with an
 // internal error because $beginsWith stands beside other bounds of its field
 // that leave nothing: its mango_idx_view:range does not expect that.

@@ -36,53 +36,100 @@ const table = statedb.Transactions
 const mismatches = 8
 
 // Run compares a with b, in databases that it creates and drops.
-func Run(t *testing.T, opts Options, a, b statedb.DB) {
+func Run(t testing.TB, opts Options, a, b statedb.DB) {
+	opts = opts.withDefaults()
+	c := &comparison{TB: t, ctx: t.Context(), a: a, b: b, opts: opts, paging: newSource(opts.Seed, 3)}
+	for _, db := range []statedb.DB{a, b} {
+		defer create(t, db)()
+	}
+	c.documents = load(t, opts, a, b)
+	queries := draw(opts, c.documents)
+	for _, q := range queries.scanned {
+		c.compare(q)
+	}
+	drawn := c.figures
+	for _, q := range queries.odd {
+		c.compare(q)
+	}
+	c.Logf("seed %d: %d odd and malformed selectors, %d of them refused by both",
+		opts.Seed, c.queries-drawn.queries, c.refused-drawn.refused)
+	c.figures = drawn
+	for _, db := range []statedb.DB{a, b} {
+		deploy(t, db)
+	}
+	for _, q := range queries.indexed {
+		c.compare(q)
+	}
+	c.report()
+}
+
+func (opts Options) withDefaults() Options {
 	if opts.Documents == 0 {
 		opts.Documents = 2000
 	}
 	if opts.Selectors == 0 {
 		opts.Selectors = 300
 	}
-	c := &comparison{T: t, ctx: t.Context(), a: a, b: b, opts: opts}
-	for _, db := range []statedb.DB{a, b} {
-		if _, err := db.Create(c.ctx); err != nil {
-			t.Fatalf("Create: %v", err)
+	return opts
+}
+
+// create makes a database and returns what drops it.
+func create(t testing.TB, db statedb.DB) (drop func()) {
+	if _, err := db.Create(t.Context()); err != nil {
+		t.Fatalf("Create: %v", err)
+	}
+	return func() { db.Drop(context.WithoutCancel(t.Context())) }
+}
+
+// load writes the documents that all databases can hold to all of them, and
+// returns them; id(i) is the id.
+func load(t testing.TB, opts Options, dbs ...statedb.DB) []canonical.Value {
+	var held []canonical.Value
+	var writes []statedb.Write
+	for _, document := range documents(opts.Seed, opts.Documents) {
+		if slices.ContainsFunc(dbs, func(db statedb.DB) bool { return db.Check(document) != nil }) {
+			continue
 		}
-		defer db.Drop(context.WithoutCancel(c.ctx))
+		writes = append(writes, statedb.Write{ID: id(len(held)), Body: document.Bytes()})
+		held = append(held, document)
 	}
-	c.load()
-	g := &generator{source: newSource(opts.Seed, 2), documents: c.documents}
-	for range opts.Selectors / 2 {
-		c.compare(g.scanned(), g)
+	if len(held) < opts.Documents/2 {
+		t.Fatalf("seed %d: only %d of %d documents can be held by all", opts.Seed, len(held), opts.Documents)
 	}
-	drawn := c.figures
-	for _, selector := range odd {
-		c.compare(statedb.Query{Selector: selector}, g)
-	}
-	for range opts.Selectors / 4 {
-		c.compare(statedb.Query{Selector: g.malformed()}, g)
-	}
-	c.Logf("seed %d: %d odd and malformed selectors, %d of them refused by both",
-		opts.Seed, c.queries-drawn.queries, c.refused-drawn.refused)
-	c.figures = drawn
-	for _, db := range []statedb.DB{a, b} {
-		if err := db.DeployIndexes(c.ctx, table, indexes(), nil); err != nil {
-			t.Fatalf("DeployIndexes: %v", err)
+	for chunk := range slices.Chunk(writes, 200) {
+		for _, db := range dbs {
+			write(t, db, chunk)
 		}
 	}
-	for range opts.Selectors - opts.Selectors/2 {
-		c.compare(g.indexed(indexes()), g)
+	return held
+}
+
+func write(t testing.TB, db statedb.DB, writes []statedb.Write) {
+	results, err := db.Write(t.Context(), table, writes)
+	if err != nil {
+		t.Fatalf("%T: Write: %v", db, err)
 	}
-	c.report()
+	for i, r := range results {
+		if r.Err != nil {
+			t.Fatalf("%T: Write of %s: %v", db, writes[i].Body, r.Err)
+		}
+	}
+}
+
+func deploy(t testing.TB, db statedb.DB) {
+	if err := db.DeployIndexes(t.Context(), table, indexes(), nil); err != nil {
+		t.Fatalf("%T: DeployIndexes: %v", db, err)
+	}
 }
 
 // comparison is one run.
 type comparison struct {
-	*testing.T
+	testing.TB
 	ctx       context.Context
 	a, b      statedb.DB
 	opts      Options
-	documents []canonical.Value // that both hold; id(i) is the id
+	paging    source
+	documents []canonical.Value
 
 	figures
 	failed int
@@ -95,49 +142,20 @@ type figures struct {
 	plans, samePlans                  int
 }
 
-// load writes the documents that both databases can hold to both.
-func (c *comparison) load() {
-	var writes []statedb.Write
-	for _, document := range documents(c.opts.Seed, c.opts.Documents) {
-		if c.a.Check(document) != nil || c.b.Check(document) != nil {
-			continue
-		}
-		writes = append(writes, statedb.Write{ID: id(len(c.documents)), Body: document.Bytes()})
-		c.documents = append(c.documents, document)
-	}
-	if len(writes) < c.opts.Documents/2 {
-		c.Fatalf("seed %d: only %d of %d documents can be held by both", c.opts.Seed, len(writes), c.opts.Documents)
-	}
-	for chunk := range slices.Chunk(writes, 200) {
-		for _, db := range []statedb.DB{c.a, c.b} {
-			c.write(db, chunk)
-		}
-	}
-}
-
-func (c *comparison) write(db statedb.DB, writes []statedb.Write) {
-	results, err := db.Write(c.ctx, table, writes)
-	if err != nil {
-		c.Fatalf("seed %d: Write: %v", c.opts.Seed, err)
-	}
-	for i, r := range results {
-		if r.Err != nil {
-			c.Fatalf("seed %d: Write of %s: %v", c.opts.Seed, writes[i].Body, r.Err)
-		}
-	}
-}
-
 // answer is what a database said to a query.
 type answer struct {
 	ids     []string
-	refusal error // ErrNoIndex, ErrBadQuery or nil
-	failure error // any other
+	bodies  map[string][]byte // by id, when only some fields are asked for
+	refusal error             // ErrNoIndex, ErrBadQuery or nil
+	failure error             // any other
 }
 
-func (c *comparison) ask(db statedb.DB, q statedb.Query) answer {
-	var ids []string
-	for range len(c.documents) + 10 {
-		page, err := db.Find(c.ctx, table, q)
+// ask reads all pages.
+func ask(ctx context.Context, db statedb.DB, q statedb.Query) answer {
+	const most = 10_000 // pages
+	found := answer{bodies: map[string][]byte{}}
+	for range most {
+		page, err := db.Find(ctx, table, q)
 		for _, refusal := range []error{statedb.ErrNoIndex, statedb.ErrBadQuery} {
 			if errors.Is(err, refusal) {
 				return answer{refusal: refusal}
@@ -147,10 +165,13 @@ func (c *comparison) ask(db statedb.DB, q statedb.Query) answer {
 			return answer{failure: fmt.Errorf("%T fails: %w", db, err)}
 		}
 		for _, d := range page.Documents {
-			ids = append(ids, d.ID)
+			found.ids = append(found.ids, d.ID)
+			if len(q.Fields) > 0 {
+				found.bodies[d.ID] = d.Body
+			}
 		}
 		if page.Bookmark == "" {
-			return answer{ids: ids}
+			return found
 		}
 		q.Bookmark = page.Bookmark
 	}
@@ -158,8 +179,7 @@ func (c *comparison) ask(db statedb.DB, q statedb.Query) answer {
 }
 
 // compare runs a query on both, in one page and in several.
-func (c *comparison) compare(q statedb.Query, g *generator) {
-	q.Limit = len(c.documents) + 1
+func (c *comparison) compare(q statedb.Query) {
 	difference, found := c.difference(q)
 	c.queries++
 	switch {
@@ -170,8 +190,8 @@ func (c *comparison) compare(q statedb.Query, g *generator) {
 	case len(found.ids) < len(c.documents):
 		c.selective++
 	}
-	if paged := q; difference == "" && len(found.ids) > 1 && g.chance(30) {
-		paged.Limit = len(found.ids)/(1+g.IntN(4)) + g.IntN(2)
+	if paged := q; difference == "" && len(found.ids) > 1 && c.paging.chance(30) {
+		paged.Limit = len(found.ids)/(1+c.paging.IntN(4)) + c.paging.IntN(2)
 		if difference, _ = c.difference(paged); difference != "" {
 			q = paged
 		}
@@ -187,7 +207,7 @@ func (c *comparison) compare(q statedb.Query, g *generator) {
 
 // difference tells how the answers differ, "" when they do not, and the first.
 func (c *comparison) difference(q statedb.Query) (string, answer) {
-	a, b := c.ask(c.a, q), c.ask(c.b, q)
+	a, b := ask(c.ctx, c.a, q), ask(c.ctx, c.b, q)
 	if err := cmp.Or(a.failure, b.failure); err != nil {
 		return err.Error(), answer{refusal: err}
 	}
@@ -201,6 +221,11 @@ func (c *comparison) difference(q statedb.Query) (string, answer) {
 		return fmt.Sprintf("%d rows and %d; only the first has %q, only the second %q",
 			len(a.ids), len(b.ids), onlyA[:min(3, len(onlyA))], onlyB[:min(3, len(onlyB))]), a
 	}
+	for id, body := range a.bodies {
+		if !sameJSON(body, b.bodies[id]) {
+			return fmt.Sprintf("of %s the fields are %s and %s", id, body, b.bodies[id]), a
+		}
+	}
 	if len(a.ids) == 0 {
 		return "", a
 	}
@@ -211,10 +236,16 @@ func (c *comparison) difference(q statedb.Query) (string, answer) {
 	} else if c.opts.SamePlans && planA != "" && planB != "" {
 		return fmt.Sprintf("one uses the index %q, the other %q", planA, planB), a
 	}
-	if planA == planB && len(q.Sort) > 0 && c.sameOrder(q.Sort) && !slices.Equal(a.ids, b.ids) {
+	if planA == planB && len(q.Sort) > 0 && sameOrder(q.Sort) && !slices.Equal(a.ids, b.ids) {
 		return "the rows are in another order", a
 	}
 	return "", a
+}
+
+func sameJSON(a, b []byte) bool {
+	x, errX := canonical.Parse(a)
+	y, errY := canonical.Parse(b)
+	return errX == nil && errY == nil && canonical.Equal(x, y)
 }
 
 func (c *comparison) explain(db statedb.DB, q statedb.Query) string {
@@ -227,7 +258,7 @@ func (c *comparison) explain(db statedb.DB, q statedb.Query) string {
 
 // sameOrder reports whether all databases order the values of the fields
 // alike.
-func (c *comparison) sameOrder(sort []statedb.SortField) bool {
+func sameOrder(sort []statedb.SortField) bool {
 	for _, s := range sort {
 		if i := slices.IndexFunc(fields, func(f field) bool { return f.path == s.Field }); i >= 0 && fields[i].kind.wild && s.Field != "operation" {
 			return false
@@ -252,6 +283,9 @@ func describe(q statedb.Query) string {
 			direction = "descending"
 		}
 		text += " sorted by " + f.Field + " " + direction
+	}
+	if len(q.Fields) > 0 {
+		text += fmt.Sprintf(", the fields %q", q.Fields)
 	}
 	if q.UseIndex != "" {
 		text += " with the index " + q.UseIndex

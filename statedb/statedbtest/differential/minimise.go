@@ -35,6 +35,11 @@ func (c *comparison) minimise(q statedb.Query) statedb.Query {
 			q = whole
 		}
 	}
+	if every := q; len(q.Fields) > 0 {
+		if every.Fields = nil; differs(every) {
+			q = every
+		}
+	}
 	if plain := q; len(q.Sort) > 0 {
 		if plain.Sort = nil; differs(plain) {
 			q = plain
@@ -50,7 +55,7 @@ func (c *comparison) minimise(q statedb.Query) statedb.Query {
 
 // witness names a document on which the answers differ, made small.
 func (c *comparison) witness(q statedb.Query) string {
-	a, b := c.ask(c.a, q), c.ask(c.b, q)
+	a, b := ask(c.ctx, c.a, q), ask(c.ctx, c.b, q)
 	only := append(without(a.ids, b.ids), without(b.ids, a.ids)...)
 	if len(only) == 0 {
 		return ""
@@ -76,10 +81,10 @@ func (c *comparison) witness(q statedb.Query) string {
 func (c *comparison) differsOn(q statedb.Query, document canonical.Value) bool {
 	const probe = "probe"
 	for _, db := range []statedb.DB{c.a, c.b} {
-		c.write(db, []statedb.Write{{ID: probe, Body: document.Bytes()}})
+		write(c, db, []statedb.Write{{ID: probe, Body: document.Bytes()}})
 	}
 	q.Limit = len(c.documents) + 2
-	a, b := c.ask(c.a, q), c.ask(c.b, q)
+	a, b := ask(c.ctx, c.a, q), ask(c.ctx, c.b, q)
 	for _, db := range []statedb.DB{c.a, c.b} {
 		if err := db.Remove(c.ctx, table, []string{probe}); err != nil {
 			c.Fatalf("Remove: %v", err)

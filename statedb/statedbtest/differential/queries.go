@@ -1,6 +1,9 @@
 package differential
 
 import (
+	"slices"
+	"strings"
+
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -25,11 +28,41 @@ func indexes() []statedb.Index {
 	}
 }
 
+// queries are all the queries of a run.
+type queries struct {
+	scanned []statedb.Query // on a table without indexes
+	odd     []statedb.Query // there too; most are refused
+	indexed []statedb.Query // with indexes deployed
+}
+
+func draw(opts Options, documents []canonical.Value) queries {
+	g := &generator{source: newSource(opts.Seed, 2), documents: documents}
+	var all queries
+	for range opts.Selectors / 2 {
+		all.scanned = append(all.scanned, g.scanned())
+	}
+	for _, selector := range odd {
+		all.odd = append(all.odd, statedb.Query{Selector: selector})
+	}
+	for range opts.Selectors / 4 {
+		all.odd = append(all.odd, statedb.Query{Selector: g.malformed()})
+	}
+	for range opts.Selectors - opts.Selectors/2 {
+		all.indexed = append(all.indexed, g.indexed(indexes()))
+	}
+	for _, part := range [][]statedb.Query{all.scanned, all.odd, all.indexed} {
+		for i := range part {
+			part[i].Limit = len(documents) + 1
+		}
+	}
+	return all
+}
+
 // scanned draws a query for a table without indexes.
 func (g *generator) scanned() statedb.Query {
 	for {
 		if s := g.selector(2); !emptyPrefix(s) {
-			return statedb.Query{Selector: s}
+			return statedb.Query{Selector: s, Fields: g.fields()}
 		}
 	}
 }
@@ -37,7 +70,7 @@ func (g *generator) scanned() statedb.Query {
 // indexed draws a query for a table with indexes.
 func (g *generator) indexed(indexes []statedb.Index) statedb.Query {
 	for {
-		if q := g.query(indexes); !emptyPrefix(q.Selector) && !badArgument(q.Selector) {
+		if q := g.query(indexes); !emptyPrefix(q.Selector) && !badArgument(q.Selector) && !emptyList(q.Selector) {
 			return q
 		}
 	}
@@ -45,7 +78,7 @@ func (g *generator) indexed(indexes []statedb.Index) statedb.Query {
 
 // query draws a query: sorted or not, by a named index or not.
 func (g *generator) query(indexes []statedb.Index) statedb.Query {
-	q := statedb.Query{Selector: g.selector(1)}
+	q := statedb.Query{Selector: g.selector(1), Fields: g.fields()}
 	ix := pick(g.source, indexes)
 	if g.chance(25) {
 		return q
@@ -75,6 +108,24 @@ func (g *generator) query(indexes []statedb.Index) statedb.Query {
 		q.UseIndex = ix.Name
 	}
 	return q
+}
+
+// fields draws what is to be kept of documents: mostly everything, and never
+// a field and one inside of it.
+func (g *generator) fields() []string {
+	if g.chance(75) {
+		return nil
+	}
+	var kept []string
+	for range 1 + g.IntN(3) {
+		path := g.target().path
+		if path != "_id" && !slices.ContainsFunc(kept, func(other string) bool {
+			return strings.HasPrefix(path+".", other+".") || strings.HasPrefix(other+".", path+".")
+		}) {
+			kept = append(kept, path)
+		}
+	}
+	return kept
 }
 
 // and joins selectors, as members of one object where they can be.
