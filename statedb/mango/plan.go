@@ -70,10 +70,11 @@ func (p *Plan) Describe() string {
 // order of _id when the selector bounds _id. An index with a partial filter is
 // used only by name. Of the usable ones that wins of which the selector bounds
 // most of the first fields, then that with the fewest fields, then by design
-// document and name. Without a sort, an index without such a field is not used.
+// document and name.
 //
-// Unlike CouchDB, one document is always read by its id, and an index is
-// preferred to a range of ids.
+// CouchDB prefers any usable index to the ids. Here one document is always
+// read by its id, and without a sort an index is not used when the selector
+// bounds none of its first fields: reading all of it costs more than a scan.
 //
 // Errors wrap statedb.ErrNoIndex or statedb.ErrBadQuery.
 func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use string) (*Plan, error) {
