@@ -83,6 +83,14 @@ func (g *generator) query(indexes []statedb.Index) statedb.Query {
 	if g.chance(25) {
 		return q
 	}
+	if g.chance(8) {
+		q.Sort = []statedb.SortField{{Field: "_id", Descending: g.chance(50)}}
+		if g.chance(70) {
+			from := canonical.StringOf(id(g.IntN(len(g.documents))))
+			q.Selector = g.and(q.Selector, object("_id", object(pick(g.source, []string{"$gt", "$lte"}), from)))
+		}
+		return q
+	}
 	columns := ix.Fields
 	if g.chance(20) && len(columns) > 1 { // leave out what is constant
 		q.Selector = g.and(q.Selector, object(columns[0].Field, g.constant(columns[0].Field)))

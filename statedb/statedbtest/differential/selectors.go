@@ -285,7 +285,7 @@ func (g *generator) elements(t target) canonical.Value {
 	case n < 92:
 		return object("$not", g.operators(inner, 1))
 	case n < 97:
-		return object("$or", canonical.ArrayOf(g.operators(inner, 1), g.sample(inner)))
+		return object("$or", canonical.ArrayOf(g.operators(inner, 1), object("$eq", g.sample(inner))))
 	default:
 		return canonical.ObjectOf()
 	}
