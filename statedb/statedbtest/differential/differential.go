@@ -191,7 +191,7 @@ func (c *comparison) compare(q statedb.Query) {
 		c.selective++
 	}
 	if paged := q; difference == "" && len(found.ids) > 1 && c.paging.chance(30) {
-		paged.Limit = len(found.ids)/(1+c.paging.IntN(4)) + c.paging.IntN(2)
+		paged.Limit = max(1, len(found.ids)/(1+c.paging.IntN(4))+c.paging.IntN(2))
 		if difference, _ = c.difference(paged); difference != "" {
 			q = paged
 		}

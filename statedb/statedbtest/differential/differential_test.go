@@ -63,7 +63,7 @@ func reported(t *testing.T, change func(statedb.Query, *statedb.Page) error) []s
 				panic(stopped)
 			}
 		}()
-		differential.Run(r, differential.Options{Seed: 7, Documents: 150, Selectors: 200}, opened(t), faulty{opened(t), change})
+		differential.Run(r, differential.Options{Seed: 7, Documents: 120, Selectors: 140}, opened(t), faulty{opened(t), change})
 	}()
 	return r.errors
 }
