@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"slices"
 	"testing"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -165,6 +166,38 @@ func TestUsualBodiesAreScanned(t *testing.T) {
 	for _, body := range [][]byte{writes[0].Body, []byte(`{"a":"ünïcödé \"quoted\" \u001F","n":-12.5,"o":{}}`)} {
 		if !s.object(body, nil) {
 			t.Errorf("the scanner leaves %s to the parser", body)
+		}
+	}
+}
+
+// TestIndexedPositions: a position in an array may be written with zeros and a
+// sign, beside a plain one and beside the same text as a key.
+func TestIndexedPositions(t *testing.T) {
+	db := created(t)
+	var indexes []statedb.Index
+	for _, path := range []string{"a.1", "a.01", "a.+1"} {
+		indexes = append(indexes, statedb.Index{Name: path, Fields: []statedb.SortField{{Field: path}}})
+	}
+	if err := db.DeployIndexes(t.Context(), statedb.Votes, indexes, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := db.Write(t.Context(), statedb.Votes, []statedb.Write{
+		{ID: "array", Body: []byte(`{"a":[1,2]}`)}, {ID: "object", Body: []byte(`{"a":{"01":2,"1":3}}`)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string][]string{"a.1": {"array", "object"}, "a.01": {"array", "object"}, "a.+1": {"array"}} {
+		selector := canonical.ObjectOf(canonical.Member{Key: path, Value: canonical.ObjectOf(canonical.Member{Key: "$gt", Value: canonical.IntOf(0)})})
+		page, err := db.Find(t.Context(), statedb.Votes, statedb.Query{Selector: selector, UseIndex: path, Limit: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, d := range page.Documents {
+			ids = append(ids, d.ID)
+		}
+		if !slices.Equal(ids, want) {
+			t.Errorf("%s: %q, want %q", path, ids, want)
 		}
 	}
 }

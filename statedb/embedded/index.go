@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,6 +21,7 @@ type indexSet struct {
 	fields  [][]int   // by index: the slots of its fields
 	root    *pathNode // nil when there are no indexes
 	slots   int
+	slow    bool // a path has a position that a scanner would not find
 }
 
 // index is one index. A document is in it when it has all the fields and
@@ -70,6 +73,7 @@ func newIndexSet(indexes []*index) *indexSet {
 	set.root = &pathNode{slot: -1}
 	for i, ix := range indexes {
 		for _, path := range ix.paths {
+			set.slow = set.slow || slices.ContainsFunc(path, oddPosition)
 			slot := set.root.add(path, set.slots)
 			if slot == set.slots {
 				set.slots++
@@ -78,6 +82,13 @@ func newIndexSet(indexes []*index) *indexSet {
 		}
 	}
 	return set
+}
+
+// oddPosition reports whether a part of a path is a position in an array that
+// can be written otherwise too: 01 and +1 are 1, and need not be the same node.
+func oddPosition(part string) bool {
+	at, ok := mango.ArrayIndex(part)
+	return ok && strconv.Itoa(at) != part
 }
 
 // extractor checks bodies and makes the index keys of documents. It is used
@@ -96,7 +107,7 @@ func newExtractor(set *indexSet) *extractor {
 // document's encoded fields, or nil when it is not in that index. Errors wrap
 // statedb.ErrBadDocument.
 func (x *extractor) keys(dst [][]byte, id string, body []byte) ([][]byte, error) {
-	usual := x.scanner.object(body, x.set.root)
+	usual := !x.set.slow && x.scanner.object(body, x.set.root)
 	var tree canonical.Value
 	if !usual {
 		var err error
