@@ -55,6 +55,7 @@ type Options struct {
 	// ReassignDelay is how long an entry of the backlog may lie with one node
 	// before the next one takes it.
 	ReassignDelay time.Duration
+	Queries       QueryOptions
 	Logger        *slog.Logger
 	Registry      prometheus.Registerer // nil: metrics are counted for nobody
 	FS            vfs.FS                // nil: the machine's own file system
@@ -67,6 +68,7 @@ type Node struct {
 	members []string // by configuration: keyring and self, sorted
 	rules   consensus.Rules
 	delay   time.Duration
+	queries QueryOptions
 	log     *slog.Logger
 	metrics *metrics
 
@@ -83,6 +85,8 @@ type Node struct {
 	effects *effects
 	hub     *hub
 	waiters waiters
+
+	withheld withheld
 
 	caughtUp  chan struct{} // closed once both feeds have been read to their heads
 	stopping  atomic.Bool
@@ -106,8 +110,10 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		}
 		o.Rules = rules
 	}
+	o.Queries.setDefaults()
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, log: o.Logger,
+		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, queries: o.Queries, log: o.Logger,
+		withheld: withheld{told: map[string]bool{}},
 		members:  membersOf(o.Key.Public, o.Keyring),
 		posts:    make(chan post, maxWaiting),
 		events:   make(chan event, eventQueue),
