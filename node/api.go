@@ -132,11 +132,11 @@ type API interface {
 	// Votes lists the canonical forms of all votes on a block, sound or not.
 	Votes(ctx context.Context, blockID string, p Page) (votes [][]byte, next string, err error)
 
-	// Query reads one page of the documents that a query asks for. What is not
-	// sound is left out, and never served altered: see the README. The
-	// selector errors are those of statedb.DB's Find and wrap
-	// statedb.ErrBadQuery, ErrNoIndex, ErrScan or ErrBuilding, and ErrBadCursor.
-	// Fields are no part of what a bookmark belongs to.
+	// Query reads one page of the documents that a query asks for. What this
+	// node does not know to be sound is left out, nothing is served altered.
+	// Errors wrap statedb.ErrBadQuery, ErrNoIndex, ErrScan or ErrBuilding, as
+	// statedb.DB's Find has them; ErrBadCursor, when the bookmark is of another
+	// query, where Fields make no difference; or ErrNotReady.
 	Query(ctx context.Context, q QueryRequest) (QueryPage, error)
 	// Explain tells how Query would go about it, also where it would refuse a
 	// scan.

@@ -191,6 +191,34 @@ func TestQueryLeavesForgeriesOut(t *testing.T) {
 
 const noBlock = "04c00267af82c161b4bf2ad4a47d1ddbfeb47eef1a14b8d51f37d6ee00ea5cdd"
 
+// TestQueryLeavesOutTheUndecided: what another node holds valid already and this
+// one does not yet is left out, and nobody's fault.
+func TestQueryLeavesOutTheUndecided(t *testing.T) {
+	registry := prometheus.NewRegistry()
+	absent, alice := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
+	n := startNode(t, t.TempDir(), ledger.GenerateKeyPair(), among(absent), func(o *Options) { o.Registry = registry })
+	var tx *ledger.Transaction
+	for serial := 0; tx == nil || assigneeOf(n.federation().Members, tx) != n.key.Public; serial++ {
+		tx = newCreate(t, alice, serial)
+	}
+	n.mustPost(t, tx)
+	eventually(t, "the transaction is in a block", func() bool {
+		status, err := n.TransactionStatus(t.Context(), tx.ID)
+		return err == nil && status == "undecided"
+	})
+	_, block, err := n.state.TransactionStatus(tx.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.forge(t, statedb.Transactions, tx.ID, string(transactionDocument(tx, block)))
+	if got := n.findAll(t, QueryRequest{Table: statedb.Transactions, Range: true, Start: tx.ID, End: tx.ID + "x", Limit: 5}); len(got) > 0 {
+		t.Errorf("got %q, want nothing", got)
+	}
+	if got := counted(t, registry, "couchledger_query_documents_withheld_total"); got != 1 || len(n.withheld.told) > 0 {
+		t.Errorf("got %v documents counted and %v told of, want 1 and none", got, n.withheld.told)
+	}
+}
+
 // TestQueryOtherTables looks at what is served of the other tables, and that
 // forgeries among it are not.
 func TestQueryOtherTables(t *testing.T) {
