@@ -62,7 +62,7 @@ type queries struct {
 
 	mu     sync.Mutex
 	posted map[string]*ledger.Transaction // by id
-	later  int // how many were posted after the first
+	later  int                            // how many were posted after the first
 }
 
 func name(owner int) string { return fmt.Sprintf("owner%02d", owner) }
