@@ -143,8 +143,8 @@ func TestQueryLimits(t *testing.T) {
 			t.Errorf("the chain of bookmarks gave %d documents, %d different ones, want %d", len(rows), unique, count)
 		}
 	}
-	for i := range 2 * total { // all of one request is garbage
-		n.forge(t, statedb.Transactions, fmt.Sprintf("00garbage%02d", i), `{"operation":"CREATE"}`)
+	for i := range 2 * total { // before all ids: all of one request is garbage
+		n.forge(t, statedb.Transactions, fmt.Sprintf("-garbage%02d", i), `{"operation":"CREATE"}`)
 	}
 	q := QueryRequest{Table: statedb.Transactions, Range: true, Limit: 4}
 	if page := n.find(t, q); len(page.Documents) != 0 || page.Bookmark == "" {
