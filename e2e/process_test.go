@@ -76,7 +76,9 @@ func TestSecondProcess(t *testing.T) {
 }
 
 // TestDropAndInit makes, drops and makes a ledger again with one config.
-func TestDropAndInit(t *testing.T) {
+func TestDropAndInit(t *testing.T) { eachBackend(t, testDropAndInit) }
+
+func testDropAndInit(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.wantDone(t, []string{"-y", "configure", "embedded"})
 	n.wantDone(t, []string{"-y", "drop"}, "does not exist")

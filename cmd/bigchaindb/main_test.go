@@ -362,8 +362,8 @@ func TestStartWithoutAFile(t *testing.T) {
 			t.Errorf("half a pair: %v", err)
 		}
 	}
-	other := newUser(t, "BIGCHAINDB_DATABASE_BACKEND=couchdb")
-	if _, _, _, err := other.starts(""); err == nil || !strings.Contains(err.Error(), "backend couchdb is not in this version") {
+	other := newUser(t, "BIGCHAINDB_DATABASE_BACKEND=mongodb")
+	if _, _, _, err := other.starts(""); err == nil || !strings.Contains(err.Error(), "backend mongodb is not in this version") {
 		t.Errorf("another backend: %v", err)
 	}
 	for _, u := range []*user{u, half, other} {
@@ -394,7 +394,7 @@ func TestDrop(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db, err := openDatabase(s, logger)
+	db, err := openDatabase(t.Context(), s, logger, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

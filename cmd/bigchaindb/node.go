@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -19,58 +18,12 @@ import (
 	"github.com/couchledger/couchledger/node"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
-	"github.com/couchledger/couchledger/statedb"
-	"github.com/couchledger/couchledger/statedb/embedded"
 )
-
-// checkBackend says whether openDatabase knows the backend.
-func checkBackend(settings configs.Settings) error {
-	if settings.Database.Backend != configs.Embedded {
-		return fmt.Errorf("database.backend: backend %s is not in this version, which has %s", settings.Database.Backend, configs.Embedded)
-	}
-	return nil
-}
-
-// openDatabase opens the database of the settings, which need not exist yet.
-func openDatabase(settings configs.Settings, logger *slog.Logger) (statedb.DB, error) {
-	if err := checkBackend(settings); err != nil {
-		return nil, err
-	}
-	path := settings.Database.Path
-	db, err := embedded.Open(path, embedded.Options{Logger: logger.With(logging.Component, "embedded")})
-	if errors.Is(err, statedb.ErrLocked) {
-		return nil, fmt.Errorf("the database in %s is in use by another process, perhaps a node that runs: %w", path, err)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("the database in %s cannot be opened: %w", path, err)
-	}
-	return db, nil
-}
-
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
-func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
-	if settings.Database.Backend == configs.Embedded {
-		// Opening would make the folder of a database that is not there.
-		if _, err := os.Stat(settings.Database.Path); errors.Is(err, fs.ErrNotExist) {
-			return statedb.ErrNoDatabase
-		}
-	}
-	db, err := openDatabase(settings, logger)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.Drop(ctx); err != nil {
-		return err
-	}
-	// What the node remembers of this ledger binds it to nothing any more.
-	return node.RemoveState(settings.State.Path)
-}
 
 // initNode makes the database, its indexes and the genesis block, and reports
 // whether it did: false when the database was there.
 func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (created bool, err error) {
-	db, err := openDatabase(settings, logger)
+	db, err := openDatabase(ctx, settings, logger, nil)
 	if err != nil {
 		return false, err
 	}
@@ -127,7 +80,8 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 		return fmt.Errorf("server.bind: %w", err)
 	}
 	defer listener.Close()
-	db, err := openDatabase(settings, logger)
+	registry := prometheus.NewRegistry()
+	db, err := openDatabase(ctx, settings, logger, registry)
 	if err != nil {
 		return err
 	}
@@ -135,7 +89,6 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	if _, err := node.Init(ctx, db, key, settings.Keyring); err != nil {
 		return err
 	}
-	registry := prometheus.NewRegistry()
 	n, err := node.Open(ctx, node.Options{
 		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules,
 		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
