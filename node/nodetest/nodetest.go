@@ -116,18 +116,35 @@ func (r *run) post(t *testing.T, txs []*ledger.Transaction) {
 	}
 }
 
-// awaitQueryable waits until transactions are in the table for queries.
+// awaitQueryable waits until transactions are in the table for queries. It asks
+// for one at a time until that is there, to leave the database to the node.
 func (r *run) awaitQueryable(t *testing.T, txs []*ledger.Transaction) {
 	t.Helper()
 	const atOnce = 500
 	for part := range slices.Chunk(txs, atOnce) {
-		ids := make([]string, len(part))
+		missing := make([]string, len(part))
 		for i, tx := range part {
-			ids[i] = tx.ID
+			missing[i] = tx.ID
 		}
-		eventually(t, "the transactions are in the table for queries", func() bool {
-			documents, err := r.db.Get(r.ctx, statedb.Transactions, ids)
-			return err == nil && !slices.ContainsFunc(documents, func(d statedb.Document) bool { return d.Rev == "" })
-		})
+		for len(missing) > 0 {
+			eventually(t, "a transaction is in the table for queries", func() bool { return len(r.missing(t, missing[:1])) == 0 })
+			missing = r.missing(t, missing)
+		}
 	}
+}
+
+// missing lists those of the ids that are not in the table for queries.
+func (r *run) missing(t *testing.T, ids []string) []string {
+	t.Helper()
+	documents, err := r.db.Get(r.ctx, statedb.Transactions, ids)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var list []string
+	for _, d := range documents {
+		if d.Rev == "" {
+			list = append(list, d.ID)
+		}
+	}
+	return list
 }
