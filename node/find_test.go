@@ -200,6 +200,9 @@ func TestQueryEndsPagesByBytes(t *testing.T) {
 // database is asked where that is possible.
 func TestQueryErrors(t *testing.T) {
 	n := startNode(t, t.TempDir(), ledger.GenerateKeyPair(), func(o *Options) { o.Queries.NoScans = true })
+	if err := n.db.DeployIndexes(t.Context(), statedb.Transactions, indexes.Packaged()[statedb.Transactions], nil); err != nil {
+		t.Fatal(err)
+	}
 	n.makeAssets(t, ledger.GenerateKeyPair(), 0, 5)
 	ok := QueryRequest{Table: statedb.Transactions, Selector: parsed(t, `{"operation":"CREATE"}`), Limit: 2}
 	first := n.find(t, ok)

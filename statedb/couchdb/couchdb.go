@@ -74,9 +74,9 @@ type DB struct {
 	closed context.Context // done when Close was called
 	close  context.CancelFunc
 
-	mu      sync.Mutex
-	indexes map[string]map[string]*deployed // by table and name, as last listed
-	revs    revisions
+	mu       sync.Mutex
+	catalogs map[string]catalog // by table
+	revs     revisions
 }
 
 var _ statedb.DB = (*DB)(nil)
@@ -160,7 +160,7 @@ func Open(ctx context.Context, opts Options) (*DB, error) {
 		MaxIdleConnsPerHost: idleConnections,
 		IdleConnTimeout:     time.Minute,
 	}
-	db := &DB{opts: opts, url: address.String(), log: opts.Logger, indexes: map[string]map[string]*deployed{}}
+	db := &DB{opts: opts, url: address.String(), log: opts.Logger, catalogs: map[string]catalog{}}
 	db.metrics = newMetrics(opts.Registry)
 	db.closed, db.close = context.WithCancel(context.Background())
 

@@ -59,6 +59,7 @@ func TestSubstitute(t *testing.T) {
 		"SortOmitsConstants":               sorts,
 		"NoIndex":                          sorts,
 		"IndexOnExistingDocuments":         sorts,
+		"IndexBuilding":                    sorts,
 		"PartialFilter":                    "pouchdb-find has no partial indexes",
 		"IndexRedefined":                   "pouchdb-find fails to make an index that was deleted",
 		"Explain":                          "pouchdb-find uses indexes that do not hold every match",

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
@@ -87,7 +88,7 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 	case q.from != nil && q.from.Index == "" && q.from.Skip == 0:
 		q.readByID()
 	case q.from != nil && q.from.Index != "":
-		ix, err := db.bySignature(ctx, q.table, q.name, q.from.Index)
+		ix, err := db.lookUp(ctx, q.table, q.name, signed(q.from.Index))
 		if err != nil {
 			return err
 		}
@@ -97,7 +98,7 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 		q.index = ix
 		use = ix.Name
 	case use != "":
-		ix, err := db.byName(ctx, q.table, q.name, use)
+		ix, err := db.lookUp(ctx, q.table, q.name, named(use))
 		if err != nil {
 			return err
 		}
@@ -198,18 +199,27 @@ func (db *DB) explain(ctx context.Context, q *query) (*deployed, error) {
 	if err != nil {
 		return nil, queryError(err)
 	}
-	var chosen *deployed
-	var fault error
-	err = eachField(answer, func(key, value []byte) bool {
-		if string(key) == "index" {
-			chosen, fault = readIndex(value)
-		}
-		return true
-	})
+	tree, err := canonical.Parse(answer)
+	if err != nil {
+		return nil, malformed("_explain")
+	}
+	chosen, _ := tree.Get("index")
+	if textIn(chosen, "type") != "json" {
+		return nil, nil
+	}
+	definition, _ := chosen.Get("def")
+	fields, err := readFields(definition)
 	if err != nil {
 		return nil, err
 	}
-	return chosen, fault
+	index, ddoc := textIn(chosen, "name"), strings.TrimPrefix(textIn(chosen, "ddoc"), design)
+	ix, err := db.lookUp(ctx, q.table, q.name, func(ix *deployed) bool {
+		return ix.Name == index && ix.DDoc == ddoc && slices.Equal(ix.Fields, fields)
+	})
+	if err == nil && ix == nil {
+		err = fmt.Errorf("%w: the index %s changes just now", statedb.ErrUnavailable, index)
+	}
+	return ix, err
 }
 
 // queryError gives CouchDB's refusals of a query their meaning.

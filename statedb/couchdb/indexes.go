@@ -2,9 +2,7 @@ package couchdb
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -14,152 +12,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
-	"github.com/couchledger/couchledger/statedb/mango"
 )
-
-// deployed is an index as CouchDB lists it.
-type deployed struct {
-	statedb.Index
-	signature string // tells it from one of the same name and another definition
-	ready     bool   // it was seen to be built; queries only bring it up to date
-}
-
-// design is the prefix of a design document's id.
-const design = "_design/"
-
-// readIndex reads an element of _index, or the index of _explain. It gives nil
-// for _all_docs and for indexes that are not of type json.
-func readIndex(data []byte) (*deployed, error) {
-	tree, err := canonical.Parse(data)
-	if err != nil {
-		return nil, malformed("an index")
-	}
-	text := func(v canonical.Value, key string) string {
-		field, _ := v.Get(key)
-		return field.Text()
-	}
-	if text(tree, "type") != "json" {
-		return nil, nil
-	}
-	ix := &deployed{}
-	ix.Name = text(tree, "name")
-	ix.DDoc = strings.TrimPrefix(text(tree, "ddoc"), design)
-	definition, _ := tree.Get("def")
-	fields, _ := definition.Get("fields")
-	for i := range fields.Len() {
-		f := fields.At(i)
-		if f.Kind() != canonical.Object || f.Len() != 1 {
-			return nil, malformed("the fields of index " + ix.Name)
-		}
-		ix.Fields = append(ix.Fields, statedb.SortField{Field: f.Key(0), Descending: f.At(0).Text() == "desc"})
-	}
-	if filter, ok := definition.Get("partial_filter_selector"); ok && filter.Len() > 0 {
-		ix.PartialFilter = filter
-	}
-	ix.signature = signature(ix.Index)
-	return ix, nil
-}
-
-func signature(ix statedb.Index) string {
-	parts := []string{ix.DDoc, ix.Name, string(ix.PartialFilter.Bytes())}
-	for _, f := range ix.Fields {
-		parts = append(parts, f.Field, direction(f))
-	}
-	sum := hashQuery(parts...)
-	return hex.EncodeToString(sum[:8])
-}
-
-// key is what the index holds of a document: the values of its fields.
-func (ix *deployed) key(d statedb.Document) (canonical.Value, error) {
-	tree, err := canonical.Parse(d.Body)
-	if err != nil {
-		return tree, malformed("a document")
-	}
-	tree = tree.With("_id", canonical.StringOf(d.ID)).With("_rev", canonical.StringOf(d.Rev))
-	var values []canonical.Value
-	for _, f := range ix.Fields {
-		v, ok := mango.ParsePath(f.Field).Lookup(tree)
-		if !ok {
-			return v, fmt.Errorf("couchdb: document %q is in the index %s without its field %s", d.ID, ix.Name, f.Field)
-		}
-		values = append(values, v)
-	}
-	return canonical.ArrayOf(values...), nil
-}
-
-// list asks for a table's indexes and remembers them.
-func (db *DB) list(ctx context.Context, table, name string) (map[string]*deployed, error) {
-	answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name, "_index"), reads: true})
-	if err != nil {
-		return nil, err
-	}
-	all := map[string]*deployed{}
-	var fault error
-	err = eachField(answer, func(key, value []byte) bool {
-		if string(key) == "indexes" {
-			fault = eachElement(value, func(element []byte) error {
-				ix, err := readIndex(element)
-				if ix != nil {
-					all[ix.Name] = ix
-				}
-				return err
-			})
-		}
-		return fault == nil
-	})
-	if err = errors.Join(err, fault); err != nil {
-		return nil, err
-	}
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	for n, ix := range all {
-		if old := db.indexes[table][n]; old != nil && old.signature == ix.signature {
-			ix.ready = old.ready
-		}
-	}
-	db.indexes[table] = all
-	return all, nil
-}
-
-func (db *DB) known(table, name string) *deployed {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	return db.indexes[table][name]
-}
-
-func (db *DB) forgetIndexes() {
-	db.mu.Lock()
-	defer db.mu.Unlock()
-	clear(db.indexes)
-}
-
-// byName finds an index, asking the server when it is not known; nil for none.
-func (db *DB) byName(ctx context.Context, table, name, index string) (*deployed, error) {
-	if ix := db.known(table, index); ix != nil {
-		return ix, nil
-	}
-	all, err := db.list(ctx, table, name)
-	return all[index], err
-}
-
-func (db *DB) bySignature(ctx context.Context, table, name, signature string) (*deployed, error) {
-	find := func(all map[string]*deployed) *deployed {
-		for _, ix := range all {
-			if ix.signature == signature {
-				return ix
-			}
-		}
-		return nil
-	}
-	db.mu.Lock()
-	ix := find(db.indexes[table])
-	db.mu.Unlock()
-	if ix != nil {
-		return ix, nil
-	}
-	all, err := db.list(ctx, table, name)
-	return find(all), err
-}
 
 // Indexes lists the table's indexes with what is still to be built.
 func (db *DB) Indexes(ctx context.Context, table string) ([]statedb.IndexState, error) {
@@ -173,7 +26,7 @@ func (db *DB) Indexes(ctx context.Context, table string) ([]statedb.IndexState, 
 	}
 	var states []statedb.IndexState
 	for _, ix := range all {
-		state, err := db.state(ctx, table, name, ix)
+		state, err := db.state(ctx, name, ix)
 		if err != nil {
 			return nil, err
 		}
@@ -188,7 +41,7 @@ func (db *DB) Indexes(ctx context.Context, table string) ([]statedb.IndexState, 
 const fewPending = 1000
 
 // state asks how far an index is built.
-func (db *DB) state(ctx context.Context, table, name string, ix *deployed) (statedb.IndexState, error) {
+func (db *DB) state(ctx context.Context, name string, ix *deployed) (statedb.IndexState, error) {
 	state := statedb.IndexState{Index: ix.Index}
 	if db.server.substitute {
 		return state, nil // it builds when it is asked
@@ -208,11 +61,7 @@ func (db *DB) state(ctx context.Context, table, name string, ix *deployed) (stat
 		return state, malformed("_info of " + ix.DDoc)
 	}
 	if info.ViewIndex.Pending.Total <= fewPending {
-		db.mu.Lock()
-		if known := db.indexes[table][ix.Name]; known != nil && known.signature == ix.signature {
-			known.ready = true
-		}
-		db.mu.Unlock()
+		ix.ready.Store(true)
 		return state, nil
 	}
 	state.Pending = info.ViewIndex.Pending.Total
@@ -244,26 +93,11 @@ func (db *DB) usable(ctx context.Context, q *query) error {
 	if q.index == nil {
 		return nil
 	}
-	ix, err := db.byName(ctx, q.table, q.name, q.index.Name)
-	if err != nil {
-		return err
-	}
-	if ix == nil || ix.signature != q.index.signature {
-		all, err := db.list(ctx, q.table, q.name)
-		if err != nil {
-			return err
-		}
-		if ix = all[q.index.Name]; ix == nil {
-			return fmt.Errorf("%w: the index %s was deleted just now", statedb.ErrUnavailable, q.index.Name)
-		}
-	}
-	db.mu.Lock()
-	ready := ix.ready
-	db.mu.Unlock()
-	if ready {
+	ix := q.index
+	if ix.ready.Load() {
 		return nil
 	}
-	state, err := db.state(ctx, q.table, q.name, ix)
+	state, err := db.state(ctx, q.name, ix)
 	if err != nil || state.Pending == 0 {
 		return err
 	}
@@ -298,7 +132,7 @@ func (db *DB) DeployIndexes(ctx context.Context, table string, indexes []statedb
 	}
 	changed := false
 	for _, ix := range indexes {
-		old := there[ix.Name]
+		old := there.find(named(ix.Name))
 		if old != nil && old.signature == signature(ix) {
 			continue
 		}
@@ -310,7 +144,7 @@ func (db *DB) DeployIndexes(ctx context.Context, table string, indexes []statedb
 	if there, err = db.awaitListed(ctx, table, name, indexes); err != nil {
 		return err
 	}
-	if err := db.await(ctx, table, name, indexes, there, progress); err != nil {
+	if err := db.await(ctx, name, indexes, there, progress); err != nil {
 		return err
 	}
 	if changed && !db.server.substitute {
@@ -358,7 +192,7 @@ func (db *DB) deleteIndex(ctx context.Context, name string, ix statedb.Index) er
 
 // awaitListed lists the indexes until all are there as they were deployed:
 // CouchDB's cache of design documents follows a moment later.
-func (db *DB) awaitListed(ctx context.Context, table, name string, indexes []statedb.Index) (map[string]*deployed, error) {
+func (db *DB) awaitListed(ctx context.Context, table, name string, indexes []statedb.Index) (catalog, error) {
 	limit, cancel := context.WithTimeout(ctx, db.opts.RequestTimeout)
 	defer cancel()
 	for {
@@ -367,7 +201,7 @@ func (db *DB) awaitListed(ctx context.Context, table, name string, indexes []sta
 			return nil, err
 		}
 		missing := slices.IndexFunc(indexes, func(ix statedb.Index) bool {
-			return there[ix.Name] == nil || there[ix.Name].signature != signature(ix)
+			return there.find(signed(signature(ix))) == nil
 		})
 		if missing < 0 {
 			return there, nil
@@ -385,12 +219,12 @@ func (db *DB) awaitListed(ctx context.Context, table, name string, indexes []sta
 const listPause = 20 * time.Millisecond
 
 // await waits until none of the indexes lacks many documents.
-func (db *DB) await(ctx context.Context, table, name string, indexes []statedb.Index, there map[string]*deployed, progress func([]statedb.IndexState)) error {
+func (db *DB) await(ctx context.Context, name string, indexes []statedb.Index, there catalog, progress func([]statedb.IndexState)) error {
 	for first := true; ; first = false {
 		var building []statedb.IndexState
 		for _, def := range indexes {
-			ix := there[def.Name]
-			state, err := db.state(ctx, table, name, ix)
+			ix := there.find(signed(signature(def)))
+			state, err := db.state(ctx, name, ix)
 			if err != nil {
 				return err
 			}

@@ -11,16 +11,23 @@ import (
 // reports whether it had to. What it finds by the relaxed one is then matched
 // against the original here.
 //
-// CouchDB (3.1 to 3.5 at least) answers 500 to any selector that compares with
-// an object of several fields, or with an array that holds null or an array,
-// as soon as the database has an index: is_text_search in mango_idx_view walks
-// into arguments as if they were selectors. Conditions of that kind are left
-// out, or reduced to that the field exists.
+// What CouchDB 3.5 does not survive, or answers wrongly, conditions of these
+// kinds, is left out, or reduced to that the field exists:
+//
+//   - Compared with an object of several fields, or with an array that holds
+//     null or an array, any selector is a 500 as soon as the database has an
+//     index: is_text_search in mango_idx_view walks into arguments as if they
+//     were selectors.
+//   - $beginsWith beside another bound of the same field is a 500 where the two
+//     leave nothing.
+//   - An empty $and, $or or $nor makes it take an index that leaves out
+//     documents which match.
 func relax(selector canonical.Value) (relaxed canonical.Value, changed bool) {
 	var parts []canonical.Value
+	prefixed := prefixAmongBounds(selector)
 	for _, part := range conjuncts(selector, nil) {
 		key, condition := part.Key(0), part.At(0)
-		if !fails(key, condition) {
+		if !fails(key, condition) && !(prefixed && mentions(part, "$beginsWith")) {
 			parts = append(parts, part)
 			continue
 		}
@@ -48,6 +55,9 @@ func conjuncts(selector canonical.Value, parts []canonical.Value) []canonical.Va
 			parts = append(parts, canonical.ObjectOf(canonical.Member{Key: key, Value: value}))
 			continue
 		}
+		if value.Len() == 0 {
+			parts = append(parts, canonical.ObjectOf(canonical.Member{Key: key, Value: value}))
+		}
 		for j := range value.Len() {
 			parts = conjuncts(value.At(j), parts)
 		}
@@ -60,7 +70,7 @@ func conjuncts(selector canonical.Value, parts []canonical.Value) []canonical.Va
 func fails(key string, v canonical.Value) bool {
 	switch key {
 	case "$and", "$or", "$nor":
-		return slices.ContainsFunc(elements(v), selectorFails)
+		return v.Len() == 0 || slices.ContainsFunc(elements(v), selectorFails)
 	case "$not", "$elemMatch", "$allMatch", "$keyMapMatch":
 		return selectorFails(v)
 	}
@@ -116,4 +126,54 @@ func needsField(key string, condition canonical.Value) bool {
 		}
 	}
 	return false
+}
+
+// mentions reports whether an operator occurs anywhere.
+func mentions(v canonical.Value, operator string) bool {
+	for i := range v.Len() {
+		if v.Kind() == canonical.Object && v.Key(i) == operator || mentions(v.At(i), operator) {
+			return true
+		}
+	}
+	return false
+}
+
+// prefixAmongBounds reports whether a field with a $beginsWith has another
+// condition that an index can serve.
+func prefixAmongBounds(selector canonical.Value) bool {
+	if !mentions(selector, "$beginsWith") {
+		return false
+	}
+	bounds := map[string][]string{}
+	collectBounds(selector, "", bounds)
+	for _, operators := range bounds {
+		if len(operators) > 1 && slices.Contains(operators, "$beginsWith") {
+			return true
+		}
+	}
+	return false
+}
+
+// collectBounds lists by path the operators that an index can serve.
+func collectBounds(v canonical.Value, path string, bounds map[string][]string) {
+	if v.Kind() != canonical.Object || v.Len() == 0 {
+		bounds[path] = append(bounds[path], "$eq")
+		return
+	}
+	for i := range v.Len() {
+		switch key := v.Key(i); key {
+		case "$and", "$or", "$nor":
+			for _, part := range elements(v.At(i)) {
+				collectBounds(part, path, bounds)
+			}
+		case "$not":
+			collectBounds(v.At(i), path, bounds)
+		case "$eq", "$ne", "$lt", "$lte", "$gt", "$gte", "$beginsWith":
+			bounds[path] = append(bounds[path], key)
+		default:
+			if !strings.HasPrefix(key, "$") {
+				collectBounds(v.At(i), path+"."+key, bounds)
+			}
+		}
+	}
 }

@@ -32,6 +32,12 @@ func TestRelax(t *testing.T) {
 		{`{"$and":[{"x":1},{"$and":[{"a":{"$all":[[1]]}},{"y":2}]}]}`, `{"$and":[{"x":1},{"a":{"$exists":true}},{"y":2}]}`},
 		{`{"a":{"$elemMatch":{"$eq":{"b":1,"c":2}}}}`, `{}`},
 		{`{"a":{"$not":{"$eq":{"b":{"c":1,"d":2}}}}}`, `{}`},
+		{`{"a":{"$beginsWith":"x"}}`, ``},
+		{`{"a":{"$beginsWith":"x","$gt":"y"},"b":1}`, `{"$and":[{"a":{"$exists":true}},{"b":1}]}`},
+		{`{"$and":[{"a":{"$beginsWith":"x"}},{"a":"y"},{"b":1}]}`, `{"$and":[{"a":"y"},{"b":1}]}`},
+		{`{"$or":[]}`, `{}`},
+		{`{"a":1,"$and":[]}`, `{"$and":[{"a":1}]}`},
+		{`{"a":1,"$nor":[{"$or":[]}]}`, `{"$and":[{"a":1}]}`},
 	} {
 		relaxed, changed := relax(mustParse(t, test.selector))
 		want := test.want

@@ -27,6 +27,9 @@ type Options struct {
 	Selectors int // 300: half of them without indexes, half with
 	// SamePlans demands that where both choose an index it is the same.
 	SamePlans bool
+	// All draws also selectors that CouchDB itself fails on, which an adapter
+	// has to answer by other means.
+	All bool
 }
 
 // table is where everything happens.

@@ -36,7 +36,7 @@ type queries struct {
 }
 
 func draw(opts Options, documents []canonical.Value) queries {
-	g := &generator{source: newSource(opts.Seed, 2), documents: documents}
+	g := &generator{source: newSource(opts.Seed, 2), documents: documents, all: opts.All}
 	var all queries
 	for range opts.Selectors / 2 {
 		all.scanned = append(all.scanned, g.scanned())
@@ -61,7 +61,7 @@ func draw(opts Options, documents []canonical.Value) queries {
 // scanned draws a query for a table without indexes.
 func (g *generator) scanned() statedb.Query {
 	for {
-		if s := g.selector(2); !emptyPrefix(s) {
+		if s := g.selector(2); g.all || !emptyPrefix(s) {
 			return statedb.Query{Selector: s, Fields: g.fields()}
 		}
 	}
@@ -70,7 +70,7 @@ func (g *generator) scanned() statedb.Query {
 // indexed draws a query for a table with indexes.
 func (g *generator) indexed(indexes []statedb.Index) statedb.Query {
 	for {
-		if q := g.query(indexes); !emptyPrefix(q.Selector) && !badArgument(q.Selector) && !emptyList(q.Selector) {
+		if q := g.query(indexes); g.all || !emptyPrefix(q.Selector) && !badArgument(q.Selector) && !emptyList(q.Selector) {
 			return q
 		}
 	}

@@ -13,6 +13,7 @@ import (
 type generator struct {
 	source
 	documents []canonical.Value
+	all       bool // see Options.All
 }
 
 // target is what a condition is about: a path, or the elements of an array.
