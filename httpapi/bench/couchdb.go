@@ -58,12 +58,13 @@ func (c *couch) close() { c.http.CloseIdleConnections() }
 
 // couchError is an answer other than 2xx.
 type couchError struct {
-	status int
-	text   string
+	request string
+	status  int
+	text    string
 }
 
 func (e *couchError) Error() string {
-	return fmt.Sprintf("bench: CouchDB answers %d: %s", e.status, e.text)
+	return fmt.Sprintf("bench: CouchDB answers %d to %s: %s", e.status, e.request, e.text)
 }
 
 // do sends a request and gives the body of its answer.
@@ -86,7 +87,7 @@ func (c *couch) do(ctx context.Context, method, path string, body []byte) ([]byt
 		return nil, fmt.Errorf("bench: CouchDB: %w", err)
 	}
 	if resp.StatusCode/100 != 2 {
-		return nil, &couchError{resp.StatusCode, strings.TrimSpace(string(answer))}
+		return nil, &couchError{method + " /" + path, resp.StatusCode, strings.TrimSpace(string(answer))}
 	}
 	return answer, nil
 }

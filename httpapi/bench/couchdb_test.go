@@ -104,7 +104,7 @@ func TestRawRateRefused(t *testing.T) {
 		wantErr string
 	}{
 		"one document": {http.StatusCreated, strings.Repeat(`{"ok":true},`, rawBatch-1) + `{"error":"forbidden"}`, "stored 999 of 1000"},
-		"all of them":  {http.StatusInsufficientStorage, "disk full", "507: disk full"},
+		"all of them":  {http.StatusInsufficientStorage, "disk full", "507 to POST"},
 	} {
 		var deleted atomic.Int64
 		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -28,10 +28,10 @@ func (r *run) loads(ctx context.Context, report *Report) error {
 	var rawBefore, rawAfter float64
 	if r.couch != nil {
 		var err error
-		if rawBefore, err = r.raw(ctx, "before"); err != nil {
+		if before, err = r.couch.footprint(ctx); err != nil {
 			return err
 		}
-		if before, err = r.couch.footprint(ctx); err != nil {
+		if rawBefore, err = r.raw(ctx, "before"); err != nil {
 			return err
 		}
 	}
