@@ -72,7 +72,7 @@ func TestRun(t *testing.T) {
 		}
 		for _, want := range []string{
 			"Ed25519 verifications, all cores", "CREATE, final", "TRANSFER, final", "CREATE, last / first", "GET by id",
-			"One at a time, POST to valid, median", "Unspent outputs, with history / alone", "Page, last / first", "Node's resident memory over both, peak",
+			"One at a time, POST to valid, median", "Unspent outputs, with history / alone", "Page, last / first", "Node's resident memory over the loads, peak",
 		} {
 			if !slices.Contains(names, want) {
 				t.Errorf("%s: no figure %q in %q", name, want, names)

@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"bytes"
 	"context"
 	"crypto/rand"
@@ -130,7 +131,10 @@ func (c *couch) rawRate(ctx context.Context, documents int, at func(done int)) (
 	}
 	wg.Wait()
 	took := time.Since(begin)
-	if err := errors.Join(failed[:]...); err != nil {
+	if ctx.Err() != nil {
+		return 0, fmt.Errorf("bench: %w", ctx.Err())
+	}
+	if err := cmp.Or(failed[:]...); err != nil {
 		return 0, err
 	}
 	if int(done.Load()) != documents {

@@ -64,7 +64,7 @@ func (r *run) loads(ctx context.Context, report *Report) error {
 	if r.couch != nil && transactions > 0 {
 		report.addFootprint(before, after, transactions)
 	}
-	report.add(atMost("Node's resident memory over both, peak", memory, "MB", r.goals.memory))
+	report.add(atMost("Node's resident memory over the loads, peak", memory, "MB", r.goals.memory))
 	reads, err := r.reads(ctx, ids)
 	if err != nil {
 		return err
