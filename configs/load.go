@@ -64,13 +64,24 @@ func Load(path string, environ []string) (Settings, []string, error) {
 		default:
 			l.settings.FileExists = true
 			l.file(tree)
-			if open && l.sources["keypair.private"] != "" {
-				l.warn(fmt.Sprintf("config file %s holds the private key and others may read it: chmod 600 %s", l.settings.File, l.settings.File))
+			if held := l.secrets(); open && len(held) > 0 {
+				l.warn(fmt.Sprintf("config file %s holds %s and others may read it: chmod 600 %s", l.settings.File, strings.Join(held, " and "), l.settings.File))
 			}
 		}
 	}
 	l.environment()
 	return l.finish()
+}
+
+// secrets names those that were given so far.
+func (l *loader) secrets() []string {
+	var held []string
+	for _, s := range table {
+		if s.secret && l.sources[s.path] != "" {
+			held = append(held, s.path)
+		}
+	}
+	return held
 }
 
 // New makes the settings of a config file that is about to be written at path:
@@ -242,6 +253,7 @@ func (l *loader) finish() (Settings, []string, error) {
 	}
 	l.checkKeys()
 	l.checkPaths()
+	l.checkServer()
 	if len(l.faults) > 0 {
 		return Settings{}, l.warnings, errors.Join(l.faults...)
 	}
@@ -310,6 +322,11 @@ func (s *Settings) Set(path, text string, environ []string) error {
 		return nil
 	}
 	value := canonical.StringOf(text)
+	if path == "database.name" {
+		if err := nameFits(s.Database.Backend, text); err != nil {
+			return row.withValue(err, value)
+		}
+	}
 	if err := row.set(s, value, origin{home: variables(environ)["HOME"]}); err != nil {
 		return row.withValue(err, value)
 	}

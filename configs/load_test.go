@@ -316,14 +316,23 @@ func TestEnvironment(t *testing.T) {
 	mustName(t, "BIGCHAINDB_LOG", err, "BIGCHAINDB_LOG", "log.levle_console", "log.level_console")
 }
 
-func TestOpenFileWithPrivateKeyDrawsWarning(t *testing.T) {
-	path := writeConfig(t, "c", nested("keypair.private", `"`+privateKey+`"`))
-	for mode, want := range map[os.FileMode]int{0o600: 0, 0o640: 1, 0o604: 1} {
-		if err := os.Chmod(path, mode); err != nil {
-			t.Fatal(err)
-		}
-		if _, warnings, err := Load(path, home(t)); err != nil || len(warnings) != want {
-			t.Errorf("mode %o: got %q, %v, want %d warnings", mode, warnings, err, want)
+func TestOpenFileWithSecretsDrawsWarning(t *testing.T) {
+	for text, held := range map[string]string{
+		nested("keypair.private", `"`+privateKey+`"`):                                                                               "holds keypair.private and others",
+		`{"database": {"backend": "couchdb", "login": "bob", "password": "hunter2"}}`:                                               "holds database.password and others",
+		`{"keypair": {"private": "` + privateKey + `"}, "database": {"backend": "couchdb", "login": "bob", "password": "hunter2"}}`: "holds keypair.private and database.password and others",
+		`{"database": {"backend": "couchdb", "login": "bob"}}`:                                                                      "",
+	} {
+		path := writeConfig(t, "c", text)
+		for mode, open := range map[os.FileMode]bool{0o600: false, 0o640: true, 0o604: true} {
+			if err := os.Chmod(path, mode); err != nil {
+				t.Fatal(err)
+			}
+			// A password from elsewhere is not the file's.
+			_, warnings, err := Load(path, home(t, "BIGCHAINDB_DATABASE_PASSWORD=other", "BIGCHAINDB_DATABASE_LOGIN=bob"))
+			if said := strings.Join(warnings, "\n"); err != nil || (said != "") != (open && held != "") || open && !strings.Contains(said, held) || strings.Contains(said, "hunter2") {
+				t.Errorf("%s with mode %o: got %q, %v, want %q", text, mode, warnings, err, held)
+			}
 		}
 	}
 }

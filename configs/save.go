@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -210,17 +211,28 @@ func writeFile(path string, data []byte) (err error) {
 type Prompt struct {
 	Path     string // the setting's
 	Question string
-	Default  string
+	Default  string // "" for none
+	Env      string // the setting's name in the environment
+	Secret   bool   // the answer is not to be seen
 }
 
 // Prompts lists what is asked for the backend, with the values at hand.
-func (s Settings) Prompts() []Prompt {
+// Secrets that the environment has are not asked for.
+func (s Settings) Prompts(environ []string) []Prompt {
+	env := variables(environ)
 	var prompts []Prompt
 	for _, row := range table {
-		if row.prompt == "" || !row.of(s.Database.Backend) {
+		asked := row.prompt != "" && (len(row.promptOf) == 0 || slices.Contains(row.promptOf, s.Database.Backend))
+		if !asked || !row.of(s.Database.Backend) || row.secret && env[row.env()] != "" {
 			continue
 		}
-		prompts = append(prompts, Prompt{Path: row.path, Question: row.prompt, Default: row.value(&s).Text()})
+		p := Prompt{Path: row.path, Question: row.prompt, Env: row.env(), Secret: row.secret}
+		if value := row.value(&s); value.Kind() == canonical.Bool {
+			p.Default = string(value.Bytes())
+		} else if !row.secret {
+			p.Default = value.Text()
+		}
+		prompts = append(prompts, p)
 	}
 	return prompts
 }

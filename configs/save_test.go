@@ -268,18 +268,41 @@ func TestPrompts(t *testing.T) {
 	for backend, want := range map[string]string{
 		Embedded:  "server.bind=localhost:9984 database.path=/h/.bigchaindb-data database.name=bigchain backlog_reassign_delay=120",
 		RethinkDB: "server.bind=localhost:9984 database.host=localhost database.port=28015 database.name=bigchain backlog_reassign_delay=120",
-		MongoDB:   "server.bind=localhost:9984 database.host=localhost database.port=27017 database.name=bigchain database.replicaset=bigchain-rs backlog_reassign_delay=120",
+		CouchDB: "server.bind=localhost:9984 database.host=localhost database.port=5984 database.name=bigchain database.ssl=false " +
+			"database.login= database.password= backlog_reassign_delay=120",
+		MongoDB: "server.bind=localhost:9984 database.host=localhost database.port=27017 database.name=bigchain database.replicaset=bigchain-rs backlog_reassign_delay=120",
 	} {
 		s, _, err := New(backend, "", []string{"HOME=/h"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		var got []string
-		for _, p := range s.Prompts() {
+		for _, p := range s.Prompts(nil) {
+			if p.Secret != (p.Path == "database.password") {
+				t.Errorf("%s: secret is %v", p.Path, p.Secret)
+			}
 			got = append(got, p.Path+"="+p.Default)
 		}
 		if strings.Join(got, " ") != want {
 			t.Errorf("%s asks for %s, want %s", backend, got, want)
+		}
+	}
+}
+
+// A secret that the environment has is not asked for: it would go before the
+// answer.
+func TestPromptsLeaveOutSecretsOfTheEnvironment(t *testing.T) {
+	environ := []string{"HOME=/h", "BIGCHAINDB_DATABASE_PASSWORD=hunter2", "BIGCHAINDB_DATABASE_LOGIN=bob"}
+	s, _, err := New(CouchDB, "", environ)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range s.Prompts(environ) {
+		if p.Path == "database.password" {
+			t.Error("database.password is asked for")
+		}
+		if p.Path == "database.login" && p.Default != "bob" {
+			t.Errorf("database.login has the default %q", p.Default)
 		}
 	}
 }

@@ -62,10 +62,11 @@ const (
 
 // setting is one row of the table.
 type setting struct {
-	path     string // such as database.host
-	doc      string // one sentence, with the unit
-	fallback string // the default in words, where it is not one value
-	prompt   string // what configure asks; "" when it does not
+	path     string   // such as database.host
+	doc      string   // one sentence, with the unit
+	fallback string   // the default in words, where it is not one value
+	prompt   string   // what configure asks; "" when it does not
+	promptOf []string // backends that it asks for; all when empty
 	backends []string
 	secret   bool // never shown, and never taken from the environment into a file
 	located  bool // the default depends on where the config file is
@@ -118,7 +119,12 @@ func secret(path string, k kind[Secret], field func(*Settings) *Secret, doc stri
 // always is a default that depends on nothing.
 func always[T any](value T) func(*Settings) T { return func(*Settings) T { return value } }
 
-func asked(question string) func(*setting)   { return func(s *setting) { s.prompt = question } }
+// asked is a setting that configure asks for, with some backends only if any
+// are given.
+func asked(question string, backends ...string) func(*setting) {
+	return func(s *setting) { s.prompt, s.promptOf = question, backends }
+}
+
 func only(backends ...string) func(*setting) { return func(s *setting) { s.backends = backends } }
 func otherwise(words string) func(*setting)  { return func(s *setting) { s.fallback = words } }
 func besideFile(suffix string) func(*setting) {
@@ -163,11 +169,11 @@ var table = []*setting{
 	row("database.replicaset", textKind, func(s *Settings) *string { return &s.Database.ReplicaSet }, always(DefaultReplicaSet),
 		"The MongoDB replica set's name.", only(MongoDB), asked("Database replicaset?")),
 	row("database.ssl", boolKind, func(s *Settings) *bool { return &s.Database.SSL }, always(false),
-		"Whether the database is reached over TLS.", servers),
+		"Whether the database is reached over TLS.", servers, asked("Database over TLS?", CouchDB)),
 	row("database.login", textKind, func(s *Settings) *string { return &s.Database.Login }, always(""),
-		"The user's name in the database.", servers),
+		"The user's name in the database.", servers, asked("Database login?", CouchDB)),
 	secret("database.password", secretTextKind, func(s *Settings) *Secret { return &s.Database.Password },
-		"The user's password in the database.", servers),
+		"The user's password in the database; better in the environment than in a file.", servers, asked("Database password?", CouchDB)),
 	row("database.ca_cert", pathKind, func(s *Settings) *string { return &s.Database.CACert }, always(""),
 		"PEM file of the authorities that sign the database's certificate.", servers),
 	row("database.certfile", pathKind, func(s *Settings) *string { return &s.Database.CertFile }, always(""),
@@ -193,9 +199,9 @@ var table = []*setting{
 	row("database.max_batch_update_size", numberKind(1, maxNumber), func(s *Settings) *int { return &s.Database.MaxBatchUpdateSize },
 		always(DefaultMaxBatchUpdateSize), "Documents of one bulk write."),
 	row("database.shards", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Shards }, always(0),
-		"Shards of a table when it is created.", servers, otherwise("the server's own")),
+		"Shards of a table when it is created: CouchDB's q.", servers, otherwise("the server's own")),
 	row("database.replicas", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Replicas }, always(0),
-		"Copies of a shard when it is created.", servers, otherwise("the server's own")),
+		"Copies of a shard when it is created: CouchDB's n.", servers, otherwise("the server's own")),
 
 	row("state.path", pathKind, func(s *Settings) *string { return &s.State.Path },
 		func(s *Settings) string { return beside(s.File, stateSuffix) },

@@ -13,7 +13,6 @@ import (
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
-	"github.com/couchledger/couchledger/statedb/embedded"
 )
 
 // rawJSON is a part of an answer as it came.
@@ -380,7 +379,7 @@ func (a *audit) wantSet(path string, got []string, want map[string]bool) {
 // showed and nothing more.
 func (a *audit) checkStore() {
 	a.t.Helper()
-	db, err := embedded.Open(a.n.data(), embedded.Options{})
+	db, err := a.n.store()
 	if err != nil {
 		a.t.Fatal(err)
 	}

@@ -33,7 +33,9 @@ type badPost struct {
 
 // TestBadInput posts what must be refused: by a 400, or a 413 when it is too
 // large, with the documented body, in bounded time and memory. The node runs on.
-func TestBadInput(t *testing.T) {
+func TestBadInput(t *testing.T) { eachBackend(t, testBadInput) }
+
+func testBadInput(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	alice := ledger.GenerateKeyPair()

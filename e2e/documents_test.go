@@ -73,7 +73,9 @@ func (l *listener) next() map[string]any {
 // TestDocuments takes the way of the server documents on a machine where
 // nothing is set up: start, POST, and every example request of their HTTP
 // chapter.
-func TestDocuments(t *testing.T) {
+func TestDocuments(t *testing.T) { eachBackend(t, testDocuments) }
+
+func testDocuments(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	checkNewConfig(t, n)
@@ -174,8 +176,8 @@ func checkNewConfig(t *testing.T, n *node) {
 	if err == nil {
 		err = json.Unmarshal(text, &file)
 	}
-	if err != nil || file.Database.Backend != "embedded" {
-		t.Fatalf("the config file: %v, got %s, want the embedded backend", err, text)
+	if err != nil || file.Database.Backend != n.backend {
+		t.Fatalf("the config file: %v, got %s, want the backend %s", err, text, n.backend)
 	}
 	pair, err := ledger.KeyPairFromPrivate(file.Keypair.Private)
 	if err != nil || pair.Public != file.Keypair.Public {

@@ -11,7 +11,9 @@ import (
 // TestKill kills the node at random moments under load and restarts it, also
 // with parts of its state deleted in between. What was accepted must not be
 // lost, and the ledger must stay sound.
-func TestKill(t *testing.T) {
+func TestKill(t *testing.T) { eachBackend(t, testKill) }
+
+func testKill(t *testing.T, newNode nodeMaker) {
 	for _, part := range []struct {
 		name           string
 		short, rounds  int

@@ -95,6 +95,24 @@ func (l *load) fault(format string, args ...any) {
 	}
 }
 
+// owner makes a key pair whose outputs the audit looks at.
+func (l *load) owner() ledger.KeyPair {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	pair := ledger.GenerateKeyPair()
+	l.owners = append(l.owners, pair)
+	return pair
+}
+
+// note adds a transaction that the test itself posted.
+func (l *load) note(tx *ledger.Transaction, accepted bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := &record{tx: tx, accepted: accepted}
+	l.records[tx.ID] = r
+	l.order = append(l.order, r)
+}
+
 // client is one user of the node.
 type client struct {
 	*load

@@ -16,25 +16,22 @@ import (
 // program is the path of the command, built once for all tests.
 var program string
 
-func TestMain(m *testing.M) {
+// build makes the command; remove deletes it.
+func build() (remove func(), err error) {
 	folder, err := os.MkdirTemp("", "bigchaindb-e2e-")
 	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
+		return nil, err
 	}
 	program = filepath.Join(folder, "bigchaindb")
 	args := []string{"build", "-o", program}
 	if raceEnabled {
 		args = append(args, "-race")
 	}
-	code := 1
 	if out, err := exec.Command("go", append(args, "../cmd/bigchaindb")...).CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-	} else {
-		code = m.Run()
+		os.RemoveAll(folder)
+		return nil, fmt.Errorf("go build: %w\n%s", err, out)
 	}
-	os.RemoveAll(folder)
-	os.Exit(code)
+	return func() { os.RemoveAll(folder) }, nil
 }
 
 // watchSources looks at the sources of the command, so that `go test` does not

@@ -17,6 +17,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/couchledger/couchledger/configs"
+	"github.com/couchledger/couchledger/statedb"
 )
 
 // node is the command with a home folder and a port of its own, started and
@@ -27,6 +30,8 @@ type node struct {
 	addr    string
 	environ []string
 	http    *http.Client
+	backend string
+	store   func() (statedb.DB, error) // opens the database beside the node, or after it
 	// expected are parts of log lines that are no fault in this test.
 	expected []string
 
@@ -45,7 +50,8 @@ type process struct {
 func newNode(t testing.TB, environ ...string) *node {
 	t.Helper()
 	watchSources()
-	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), environ: environ}
+	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), environ: environ, backend: configs.Embedded}
+	n.store = n.openEmbedded
 	n.http = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
 		Timeout:       patience,
@@ -148,6 +154,13 @@ func (n *node) launch(args ...string) *process {
 func (n *node) start(args ...string) *process {
 	n.t.Helper()
 	p := n.launch(args...)
+	n.awaitReady(p)
+	return p
+}
+
+// awaitReady waits until a run is ready.
+func (n *node) awaitReady(p *process) {
+	n.t.Helper()
 	eventually(n.t, "the node is ready", func() (bool, string) {
 		select {
 		case <-p.done:
@@ -157,7 +170,6 @@ func (n *node) start(args ...string) *process {
 		a, err := n.do(http.MethodGet, "/readyz", nil)
 		return err == nil && a.status == http.StatusOK, fmt.Sprint(a, err)
 	})
-	return p
 }
 
 // wait waits for the end of a run and returns its exit code.

@@ -59,6 +59,9 @@ func TestSecondProcess(t *testing.T) {
 	second.wantRefusal(t, []string{"-y", "drop"}, n.data(), "in use by another process")
 	n.mustBecomeValid(t, create(t, alice))
 
+	n.wantRefusal(t, []string{"indexes", "list"}, n.data(), "`POST http://"+n.addr+"/api/v1/query/explain`")
+	n.wantRefusal(t, []string{"indexes", "explain", "votes", "{}"}, "query/explain")
+
 	third := newNode(t)
 	third.addr = n.addr // the same port, another ledger
 	third.wantRefusal(t, start, "server.bind", n.addr)
@@ -76,7 +79,9 @@ func TestSecondProcess(t *testing.T) {
 }
 
 // TestDropAndInit makes, drops and makes a ledger again with one config.
-func TestDropAndInit(t *testing.T) {
+func TestDropAndInit(t *testing.T) { eachBackend(t, testDropAndInit) }
+
+func testDropAndInit(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.wantDone(t, []string{"-y", "configure", "embedded"})
 	n.wantDone(t, []string{"-y", "drop"}, "does not exist")
@@ -102,6 +107,43 @@ func TestDropAndInit(t *testing.T) {
 		if entries, err := os.ReadDir(n.state()); err == nil && len(entries) > 0 {
 			t.Errorf("drop left state: %v", entries)
 		}
+	}
+}
+
+// TestOwnIndexes gives a ledger that has a transaction an index of the
+// operator's: the next start deploys it, and a selector uses it.
+func TestOwnIndexes(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	alice := ledger.GenerateKeyPair()
+	n.mustBecomeValid(t, create(t, alice))
+	built := func() int { return strings.Count(n.tail(10_000), "the indexes are built") }
+	eventually(t, "the packaged indexes are built", func() (bool, string) { return built() == 1, n.tail(5) })
+	n.stop()
+
+	folder := n.file("own")
+	n.environ = append(n.environ, "BIGCHAINDB_INDEXES_PATH="+folder)
+	n.wantRefusal(t, []string{"start"}, "indexes.path: the folder "+folder+" does not exist")
+	if err := os.MkdirAll(filepath.Join(folder, "transactions"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(folder, "transactions", "by_version.json"),
+		[]byte(`{"index":{"fields":["version"]},"ddoc":"own","name":"by_version","type":"json"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	n.start()
+	n.mustBecomeValid(t, create(t, alice))
+	eventually(t, "the operator's index is built", func() (bool, string) { return built() == 2, n.tail(5) })
+	n.stop()
+	if list := n.wantDone(t, []string{"indexes", "list"}); strings.Count(list, " ready\n") != 9 || !strings.Contains(list, "operator's  ready") {
+		t.Errorf("indexes list: %s", list)
+	}
+	n.wantDone(t, []string{"indexes", "explain", "transactions", `{"version":"0.10"}`}, "index: by_version (version)")
+	n.start() // nothing to build, nothing to say
+	n.mustBecomeValid(t, create(t, alice))
+	n.stop()
+	if built() != 2 {
+		t.Errorf("a start without anything to build says so:\n%s", n.tail(20))
 	}
 }
 

@@ -56,7 +56,9 @@ func (n *node) pages(t testing.TB, path string, limit int, between func()) []str
 
 // TestReadersDuringLoad reads lists while they grow: page by page and whole,
 // what was there at the beginning comes once and in order.
-func TestReadersDuringLoad(t *testing.T) {
+func TestReadersDuringLoad(t *testing.T) { eachBackend(t, testReadersDuringLoad) }
+
+func testReadersDuringLoad(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	alice := ledger.GenerateKeyPair()
@@ -223,7 +225,9 @@ func TestStatusOnlyForwards(t *testing.T) {
 }
 
 // TestCommit posts with mode=commit: the answer is the verdict.
-func TestCommit(t *testing.T) {
+func TestCommit(t *testing.T) { eachBackend(t, testCommit) }
+
+func testCommit(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	alice, bob := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()

@@ -16,7 +16,9 @@ const stopLimit = 25 * time.Second
 
 // TestGracefulStop stops a node under load. What it accepted it has decided
 // when it ends, or takes up again at the next start.
-func TestGracefulStop(t *testing.T) {
+func TestGracefulStop(t *testing.T) { eachBackend(t, testGracefulStop) }
+
+func testGracefulStop(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	l := startLoad(t, n, 4, 3, 2)

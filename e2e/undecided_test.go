@@ -10,14 +10,13 @@ import (
 
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
-	"github.com/couchledger/couchledger/statedb/embedded"
 )
 
 // vote writes another member's vote into the node's database, while it is
 // stopped.
 func (n *node) vote(t testing.TB, v *ledger.Vote) {
 	t.Helper()
-	db, err := embedded.Open(n.data(), embedded.Options{})
+	db, err := n.store()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +46,9 @@ func (n *node) wantStatus(t testing.TB, query string, want map[string]any) {
 // TestUndecided runs one of two members. Its blocks stay undecided until the
 // other one votes: then they are valid, or invalid and their transactions go
 // into another block. All of it shows over HTTP, across restarts.
-func TestUndecided(t *testing.T) {
+func TestUndecided(t *testing.T) { eachBackend(t, testUndecided) }
+
+func testUndecided(t *testing.T, newNode nodeMaker) {
 	other := ledger.GenerateKeyPair()
 	n := newNode(t, "BIGCHAINDB_KEYRING="+other.Public)
 	n.start()

@@ -29,7 +29,9 @@ var vectorKinds = map[string]ledger.Kind{
 
 // TestVectors posts every transaction of the vectors. Some are one transaction
 // in several signatures: each of these gets a ledger of its own.
-func TestVectors(t *testing.T) {
+func TestVectors(t *testing.T) { eachBackend(t, testVectors) }
+
+func testVectors(t *testing.T, newNode nodeMaker) {
 	text, err := os.ReadFile("../testdata/vectors/transactions.json")
 	if err != nil {
 		t.Fatal(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/couchledger/couchledger/configs"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
@@ -13,12 +14,17 @@ import (
 // transaction from POST to valid, every other time deletes its chainstate, and
 // looks at all blocks and votes there have been after each restart: no vote
 // ever changes, and no transaction stands in two live blocks.
-func TestRestartVotes(t *testing.T) {
+func TestRestartVotes(t *testing.T) { eachBackend(t, testRestartVotes) }
+
+func testRestartVotes(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)
 	n.start()
 	rounds, step := 16, 4*time.Millisecond
 	if testing.Short() {
 		rounds, step = 4, 12*time.Millisecond
+	}
+	if n.backend != configs.Embedded {
+		step *= 8 // what is written takes that much longer
 	}
 	alice := ledger.GenerateKeyPair()
 	seen := map[string]string{} // block → its vote

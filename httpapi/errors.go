@@ -70,8 +70,9 @@ func (s *Server) translate(c echo.Context, err error) *httpError {
 		return badParameter("bookmark", "no page of this list gave it")
 	case errors.Is(err, node.ErrBusy), errors.Is(err, node.ErrNotReady):
 		return unavailable(err.Error())
-	case errors.Is(err, statedb.ErrUnavailable):
-		s.log.Warn("the database does not answer", "route", c.Path(), "error", err)
+	case errors.Is(err, statedb.ErrUnavailable), errors.Is(err, statedb.ErrNoDatabase), errors.Is(err, statedb.ErrDenied):
+		// The node has told of the outage; every request need not.
+		s.log.Debug("the database does not answer", "route", c.Path(), "error", err)
 		return unavailable("the database does not answer")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// Mostly the client went away and nobody reads this.

@@ -1,6 +1,7 @@
 // Package indexes holds the packaged Mango indexes: one file each,
 // <table>/<name>.json, in the JSON that CouchDB's POST /{db}/_index takes.
-// Every adapter builds the same indexes from them.
+// Every adapter builds the same indexes from them. An operator's own stand in a
+// folder of the same layout.
 package indexes
 
 import (
@@ -8,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -29,26 +31,77 @@ func Packaged() map[string][]statedb.Index {
 	return all
 }
 
+// Own returns the indexes in the operator's folder, by table, sorted by name;
+// none when folder is "". Errors name the setting indexes.path and what in the
+// folder is wrong, a name that a packaged index has among it.
+func Own(folder string) (map[string][]statedb.Index, error) {
+	if folder == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(folder)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("indexes.path: the folder %s does not exist", folder)
+	case err != nil:
+		return nil, fmt.Errorf("indexes.path: %w", err)
+	case !info.IsDir():
+		return nil, fmt.Errorf("indexes.path: %s is not a folder", folder)
+	}
+	own, err := Load(os.DirFS(folder))
+	if err != nil {
+		return nil, fmt.Errorf("indexes.path: in %s: %w", folder, err)
+	}
+	for table, list := range Packaged() {
+		for _, index := range list {
+			if slices.ContainsFunc(own[table], func(o statedb.Index) bool { return o.Name == index.Name }) {
+				return nil, fmt.Errorf("indexes.path: in %s: %s: a packaged index of this table has the name; choose another", folder, path.Join(table, index.Name+".json"))
+			}
+		}
+	}
+	return own, nil
+}
+
+// All returns the packaged indexes and those in the operator's folder; see Own.
+func All(folder string) (map[string][]statedb.Index, error) {
+	own, err := Own(folder)
+	if err != nil {
+		return nil, err
+	}
+	all := Packaged()
+	for table, list := range own {
+		all[table] = append(all[table], list...)
+	}
+	return all, nil
+}
+
 // Load reads the indexes in a folder that is laid out like this package's:
 // one folder for each table that has any, in it one file for each index, named
-// for it. Files that are not .json at the top level are passed over. Anything
-// that is not understood is an error that names the file.
+// for it. Passed over are files that are not .json at the top level, and what
+// has a name that begins with a dot. Anything else that is not understood is an
+// error that begins with the file.
 func Load(fsys fs.FS) (map[string][]statedb.Index, error) {
 	tables, err := fs.ReadDir(fsys, ".")
 	if err != nil {
-		return nil, fmt.Errorf("indexes: %w", err)
+		return nil, err
 	}
 	all := map[string][]statedb.Index{}
 	for _, table := range tables {
 		name := table.Name()
-		if !table.IsDir() {
+		if strings.HasPrefix(name, ".") {
+			continue
+		}
+		info, err := fs.Stat(fsys, name) // of what a link leads to
+		if err != nil {
+			return nil, err
+		}
+		if !info.IsDir() {
 			if path.Ext(name) == ".json" {
-				return nil, fmt.Errorf("indexes: %s: stands outside a table's folder", name)
+				return nil, fmt.Errorf("%s: stands outside a table's folder", name)
 			}
 			continue
 		}
 		if !slices.Contains(statedb.Tables, name) {
-			return nil, fmt.Errorf("indexes: %s: there is no such table; the tables are %s", name, strings.Join(statedb.Tables, ", "))
+			return nil, fmt.Errorf("%s: there is no such table; the tables are %s", name, strings.Join(statedb.Tables, ", "))
 		}
 		if all[name], err = loadTable(fsys, name); err != nil {
 			return nil, err
@@ -60,29 +113,32 @@ func Load(fsys fs.FS) (map[string][]statedb.Index, error) {
 func loadTable(fsys fs.FS, table string) ([]statedb.Index, error) {
 	files, err := fs.ReadDir(fsys, table)
 	if err != nil {
-		return nil, fmt.Errorf("indexes: %w", err)
+		return nil, err
 	}
 	var list []statedb.Index
 	byName := map[string]string{}
 	for _, file := range files {
+		if strings.HasPrefix(file.Name(), ".") {
+			continue
+		}
 		full := path.Join(table, file.Name())
 		if file.IsDir() || path.Ext(full) != ".json" {
-			return nil, fmt.Errorf("indexes: %s: not a .json file", full)
+			return nil, fmt.Errorf("%s: not a .json file", full)
 		}
 		data, err := fs.ReadFile(fsys, full)
 		if err != nil {
-			return nil, fmt.Errorf("indexes: %w", err)
+			return nil, fmt.Errorf("%s: %w", full, err)
 		}
 		index, err := parse(data)
 		if err != nil {
-			return nil, fmt.Errorf("indexes: %s: %w", full, err)
+			return nil, fmt.Errorf("%s: %w", full, err)
 		}
 		if other, ok := byName[index.Name]; ok {
-			return nil, fmt.Errorf("indexes: %s: the name %q is that of %s", full, index.Name, other)
+			return nil, fmt.Errorf("%s: the name %q is that of %s", full, index.Name, other)
 		}
 		byName[index.Name] = full
 		if index.Name != strings.TrimSuffix(file.Name(), ".json") {
-			return nil, fmt.Errorf("indexes: %s: the index in it is named %q; file and index have the same name", full, index.Name)
+			return nil, fmt.Errorf("%s: the index in it is named %q; file and index have the same name", full, index.Name)
 		}
 		list = append(list, index)
 	}
@@ -159,6 +215,9 @@ func parseFields(definition canonical.Value) ([]statedb.SortField, error) {
 		}
 		if slices.Contains(mango.ParsePath(f.Field), "") {
 			return nil, fmt.Errorf("the field name %q has an empty part", f.Field)
+		}
+		if strings.HasPrefix(f.Field, "_") {
+			return nil, fmt.Errorf("the field %q cannot be indexed; documents are in the order of their ids anyway", f.Field)
 		}
 		if slices.ContainsFunc(fields, func(g statedb.SortField) bool { return g.Field == f.Field }) {
 			return nil, fmt.Errorf("the field %q is there twice", f.Field)

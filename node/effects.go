@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -167,27 +166,17 @@ func (e *effects) writeTransactions(ctx context.Context, b *ledger.Block) error 
 	for len(writes) > 0 {
 		part := writes[:min(len(writes), most)]
 		writes = writes[len(part):]
-		var results []statedb.Result
+		var faults []error
 		err := n.retry(ctx, "effects", func() (err error) {
-			results, err = n.db.Write(ctx, statedb.Transactions, part)
+			faults, err = ensureDocuments(ctx, n.db, statedb.Transactions, part)
 			return err
 		})
 		if err != nil {
 			return err
 		}
-		for i, r := range results {
-			if r.Err == nil {
-				continue
-			}
-			if !errors.Is(r.Err, statedb.ErrConflict) {
-				n.log.Error("a transaction cannot be written for queries", "component", "effects", "transaction", part[i].ID, "error", r.Err)
-				continue
-			}
-			err := n.retry(ctx, "effects", func() error {
-				return ensureDocument(ctx, n.db, statedb.Transactions, part[i].ID, part[i].Body)
-			})
+		for i, err := range faults {
 			if err != nil {
-				return err
+				n.log.Error("a transaction cannot be written for queries", "component", "effects", "transaction", part[i].ID, "error", err)
 			}
 		}
 	}

@@ -224,19 +224,76 @@ func TestDatabaseAway(t *testing.T) {
 	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(bad))
 	alice := ledger.GenerateKeyPair()
 	bad.down.Store(true)
-	if _, err := n.Submit(t.Context(), newCreate(t, alice, 1).Bytes()); !errors.Is(err, statedb.ErrUnavailable) {
-		t.Errorf("post: got %v, want it to wrap ErrUnavailable", err)
+	first := newCreate(t, alice, 1)
+	for range 2 { // the first may find out, the second is told
+		if _, err := n.Submit(t.Context(), first.Bytes()); !errors.Is(err, statedb.ErrUnavailable) && !errors.Is(err, ErrNotReady) {
+			t.Errorf("post: got %v, want it to wrap ErrUnavailable or ErrNotReady", err)
+		}
 	}
 	if err := n.Ready(); !errors.Is(err, ErrNotReady) || !strings.Contains(err.Error(), "the line is bad") {
 		t.Errorf("readiness: got %v, want ErrNotReady with the cause", err)
 	}
 	bad.down.Store(false)
+	eventually(t, "the node is ready again without a post", func() bool { return n.Ready() == nil })
 	tx := newCreate(t, alice, 2)
 	if err := n.insist(t, tx); err != nil {
 		t.Fatal(err)
 	}
 	n.mustBecomeValid(t, tx)
-	eventually(t, "the node is ready again", func() bool { return n.Ready() == nil })
+	n.mustBecomeValid(t, first) // its write was tried again to find out
+}
+
+// hanging is a database that answers nothing while it hangs.
+type hanging struct {
+	statedb.DB
+	hangs atomic.Bool
+}
+
+func (d *hanging) wait(ctx context.Context) error {
+	if !d.hangs.Load() {
+		return nil
+	}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+func (d *hanging) Health(ctx context.Context) error {
+	if err := d.wait(ctx); err != nil {
+		return err
+	}
+	return d.DB.Health(ctx)
+}
+
+func (d *hanging) Write(ctx context.Context, table string, writes []statedb.Write) ([]statedb.Result, error) {
+	if err := d.wait(ctx); err != nil {
+		return nil, err
+	}
+	return d.DB.Write(ctx, table, writes)
+}
+
+// A post that waits for a database that hangs is answered as soon as the node
+// knows, not when its request has used up its time.
+func TestDatabaseHangs(t *testing.T) {
+	folder := t.TempDir()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	bad := &hanging{DB: db}
+	const patience = time.Second
+	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(bad), func(o *Options) { o.patience = patience })
+	bad.hangs.Store(true)
+	answered := make(chan error, 1)
+	go func() {
+		_, err := n.Submit(t.Context(), newCreate(t, ledger.GenerateKeyPair(), 1).Bytes())
+		answered <- err
+	}()
+	select {
+	case err := <-answered:
+		if !errors.Is(err, ErrNotReady) {
+			t.Errorf("post: got %v, want ErrNotReady", err)
+		}
+	case <-time.After(healthEvery + 10*patience):
+		t.Fatal("the post still waits")
+	}
 }
 
 // What lies in the backlog is taken up, and what is wrong there is removed.

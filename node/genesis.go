@@ -4,10 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
-	"github.com/couchledger/couchledger/indexes"
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -21,18 +21,12 @@ const genesisID = "genesis"
 // ErrNotInitialized: the database has no genesis block.
 var ErrNotInitialized = errors.New("the database has no genesis block; run `bigchaindb init`")
 
-// Init creates the database, its tables and indexes and the genesis block,
-// whatever of them is missing. It reports whether it made the database. What a
-// crash left half done the next call completes.
+// Init creates the database, its tables and the genesis block, whatever of them
+// is missing. It reports whether it made the database. What a crash left half
+// done the next call completes. Indexes are DeployIndexes' part.
 func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string) (created bool, err error) {
 	if created, err = db.Create(ctx); err != nil {
 		return false, fmt.Errorf("create the database: %w", err)
-	}
-	packaged := indexes.Packaged()
-	for _, table := range statedb.Tables {
-		if err := db.DeployIndexes(ctx, table, packaged[table], nil); err != nil {
-			return created, fmt.Errorf("deploy the indexes of %s: %w", table, err)
-		}
 	}
 	genesis, err := readGenesis(ctx, db)
 	if errors.Is(err, ErrNotInitialized) {
@@ -100,24 +94,54 @@ func ensureBlock(ctx context.Context, db statedb.DB, b *ledger.Block) error {
 // already is kept when it is the same; anything else is a stranger's garbage,
 // as the caller alone may write there, and is overwritten.
 func ensureDocument(ctx context.Context, db statedb.DB, table, id string, body []byte) error {
-	write := statedb.Write{ID: id, Body: body}
-	for {
-		results, err := db.Write(ctx, table, []statedb.Write{write})
-		if err != nil {
-			return err
-		}
-		if !errors.Is(results[0].Err, statedb.ErrConflict) {
-			return results[0].Err
-		}
-		documents, err := db.Get(ctx, table, []string{id})
-		if err != nil {
-			return err
-		}
-		if sameJSON(documents[0].Body, body) {
-			return nil
-		}
-		write.Rev = documents[0].Rev
+	faults, err := ensureDocuments(ctx, db, table, []statedb.Write{{ID: id, Body: body}})
+	if err != nil {
+		return err
 	}
+	return faults[0]
+}
+
+// ensureDocuments makes several documents exactly what they should be, in one
+// round trip when none of them is there. faults has one element for each: why
+// the database does not take it, or nil.
+func ensureDocuments(ctx context.Context, db statedb.DB, table string, writes []statedb.Write) (faults []error, err error) {
+	faults = make([]error, len(writes))
+	places := make([]int, len(writes))
+	for i := range places {
+		places[i] = i
+	}
+	for writes = slices.Clone(writes); len(writes) > 0; {
+		results, err := db.Write(ctx, table, writes)
+		if err != nil {
+			return nil, err
+		}
+		var conflicts []statedb.Write
+		var at []int
+		var ids []string
+		for i, r := range results {
+			if errors.Is(r.Err, statedb.ErrConflict) {
+				conflicts, at, ids = append(conflicts, writes[i]), append(at, places[i]), append(ids, writes[i].ID)
+			} else {
+				faults[places[i]] = r.Err
+			}
+		}
+		if len(ids) == 0 {
+			break
+		}
+		documents, err := db.Get(ctx, table, ids)
+		if err != nil {
+			return nil, err
+		}
+		writes, places = nil, nil
+		for i, d := range documents {
+			if d.Rev != "" && sameJSON(d.Body, conflicts[i].Body) {
+				continue
+			}
+			conflicts[i].Rev = d.Rev
+			writes, places = append(writes, conflicts[i]), append(places, at[i])
+		}
+	}
+	return faults, nil
 }
 
 // sameJSON compares a document as a database gave it back with canonical bytes.

@@ -52,42 +52,48 @@ type Options struct {
 	Key       ledger.KeyPair
 	Keyring   []string // public keys of the other members; one's own is tolerated
 	Rules     consensus.Rules
+	// Indexes are deployed while the node runs; by table.
+	Indexes map[string][]statedb.Index
 	// ReassignDelay is how long an entry of the backlog may lie with one node
 	// before the next one takes it.
 	ReassignDelay time.Duration
 	Logger        *slog.Logger
 	Registry      prometheus.Registerer // nil: metrics are counted for nobody
 	FS            vfs.FS                // nil: the machine's own file system
+
+	patience time.Duration // of tests: defaultPatience
 }
 
 // Node is a ledger node. Make one with Open, then call Run.
 type Node struct {
-	db      statedb.DB
-	key     ledger.KeyPair
-	members []string // by configuration: keyring and self, sorted
-	rules   consensus.Rules
-	delay   time.Duration
-	log     *slog.Logger
-	metrics *metrics
+	db       statedb.DB
+	key      ledger.KeyPair
+	members  []string // by configuration: keyring and self, sorted
+	rules    consensus.Rules
+	indexes  map[string][]statedb.Index // to deploy
+	delay    time.Duration
+	patience time.Duration // with the database when it is asked for its health
+	log      *slog.Logger
+	metrics  *metrics
 
 	state   *chainstate.State
 	journal *journal.Journal
 	genesis *ledger.Block
 
-	proofs  proofCache
-	backlog *backlog
-	posts   chan post  // to the backlog writer
-	events  chan event // from the feeds to the ledger loop
-	maker   *maker
-	voter   *voter
-	effects *effects
-	hub     *hub
-	waiters waiters
+	proofs       proofCache
+	backlog      *backlog
+	posts        chan post          // to the backlog writer
+	failedWrites chan statedb.Write // of it, one at most
+	events       chan event         // from the feeds to the ledger loop
+	maker        *maker
+	voter        *voter
+	effects      *effects
+	hub          *hub
+	waiters      waiters
 
-	caughtUp  chan struct{} // closed once both feeds have been read to their heads
-	stopping  atomic.Bool
-	troubleMu sync.Mutex
-	trouble   map[string]error // by task: what it is retrying just now
+	caughtUp chan struct{} // closed once both feeds have been read to their heads
+	stopping atomic.Bool
+	trouble  *trouble
 }
 
 // Open prepares a node on a database that Init has prepared. It reads the
@@ -95,6 +101,9 @@ type Node struct {
 func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.ReassignDelay <= 0 {
 		o.ReassignDelay = DefaultReassignDelay
+	}
+	if o.patience == 0 {
+		o.patience = defaultPatience
 	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
@@ -107,12 +116,13 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		o.Rules = rules
 	}
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, delay: o.ReassignDelay, log: o.Logger,
-		members:  membersOf(o.Key.Public, o.Keyring),
-		posts:    make(chan post, maxWaiting),
-		events:   make(chan event, eventQueue),
-		caughtUp: make(chan struct{}),
-		trouble:  map[string]error{},
+		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, patience: o.patience, log: o.Logger,
+		members:      membersOf(o.Key.Public, o.Keyring),
+		posts:        make(chan post, maxWaiting),
+		failedWrites: make(chan statedb.Write, 1),
+		events:       make(chan event, eventQueue),
+		caughtUp:     make(chan struct{}),
+		trouble:      newTrouble(),
 	}
 	var err error
 	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
@@ -173,6 +183,9 @@ func (n *Node) Run(ctx context.Context) error {
 		"effects":        n.effects.run,
 		"stale":          n.watchStale,
 		"federation":     n.tendFederation,
+		"health":         n.watchDatabase,
+		"backlog probe":  n.probeBacklog,
+		"indexes":        n.deployIndexes,
 	}
 	var group sync.WaitGroup
 	failed := make(chan error, len(tasks))
@@ -220,80 +233,5 @@ func (n *Node) isCaughtUp() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// Times between two attempts at what failed.
-const (
-	firstRetry = 50 * time.Millisecond
-	lastRetry  = 10 * time.Second
-)
-
-// retry does a thing until it succeeds or ctx ends. The first failure and the
-// recovery are told in the log once; in between the node counts as degraded.
-func (n *Node) retry(ctx context.Context, task string, do func() error) error {
-	wait := firstRetry
-	for {
-		err := do()
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		n.setTrouble(task, err)
-		if err == nil || errors.Is(err, statedb.ErrClosed) {
-			return err
-		}
-		if !sleep(ctx, wait) {
-			return ctx.Err()
-		}
-		wait = min(2*wait, lastRetry)
-	}
-}
-
-// setTrouble records that a task fails, or with nil that it works again.
-func (n *Node) setTrouble(task string, err error) {
-	n.troubleMu.Lock()
-	defer n.troubleMu.Unlock()
-	before, failing := n.trouble[task]
-	switch {
-	case err != nil && !failing:
-		n.log.Warn("the database fails; trying again until it works", "component", task, "error", err)
-		n.trouble[task] = err
-	case err != nil:
-		n.trouble[task] = err
-	case failing:
-		n.log.Info("the database works again", "component", task, "was", before)
-		delete(n.trouble, task)
-	}
-}
-
-// Ready returns nil when the database is reached and the node has caught up
-// with it, else what is missing.
-func (n *Node) Ready() error {
-	if n.stopping.Load() {
-		return fmt.Errorf("%w: it is stopping", ErrNotReady)
-	}
-	n.troubleMu.Lock()
-	for task, err := range n.trouble {
-		n.troubleMu.Unlock()
-		return fmt.Errorf("%w: %s: %w", ErrNotReady, task, err)
-	}
-	n.troubleMu.Unlock()
-	if !n.isCaughtUp() {
-		return fmt.Errorf("%w: it is catching up with the ledger", ErrNotReady)
-	}
-	return nil
-}
-
-// RetryAfter is how long a client should wait before it posts again.
-func (n *Node) RetryAfter() time.Duration { return time.Second }
-
-func sleep(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
 	}
 }

@@ -34,8 +34,8 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 		return nil, err
 	}
 	t.Compact()
-	if n.stopping.Load() || !n.isCaughtUp() {
-		return nil, n.Ready()
+	if err := n.canPost(); err != nil {
+		return nil, err
 	}
 	if known, err := n.checkAgainstLedger(t, proof); err != nil || known {
 		return t, err
@@ -56,6 +56,9 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 	select {
 	case <-e.done:
 		return t, e.err
+	case <-n.down():
+		// It may be written in the end. To post it again is harmless.
+		return nil, errDown
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -164,49 +167,115 @@ func (n *Node) writeBatch(ctx context.Context, batch []post) {
 		writes[i] = statedb.Write{ID: p.id, Body: backlogDocument(p.body, assignees[i], now)}
 	}
 	results, err := n.db.Write(ctx, statedb.Backlog, writes)
-	n.setTrouble("backlog writer", err)
+	if err != nil {
+		n.writesFail(writes[0], err)
+	}
+	var conflicts []int
 	for i, p := range batch {
 		if err != nil {
 			n.backlog.written(p.entry, "", "", err)
 			continue
 		}
-		rev, assignee, err := results[i].Rev, assignees[i], results[i].Err
+		fault := results[i].Err
 		switch {
-		case errors.Is(err, statedb.ErrConflict):
-			rev, assignee, err = n.takeOver(ctx, writes[i], assignee)
-		case errors.Is(err, statedb.ErrTooLarge):
-			err = ledger.Invalid(ledger.SchemaValidationError, "the transaction is larger than the database takes")
+		case errors.Is(fault, statedb.ErrConflict):
+			conflicts = append(conflicts, i)
+			continue
+		case errors.Is(fault, statedb.ErrTooLarge):
+			fault = ledger.Invalid(ledger.SchemaValidationError, "the transaction is larger than the database takes")
 		}
-		n.backlog.written(p.entry, rev, assignee, err)
+		n.backlog.written(p.entry, results[i].Rev, assignees[i], fault)
+	}
+	for len(conflicts) > 0 {
+		conflicts = n.takeOver(ctx, batch, writes, assignees, conflicts)
 	}
 	n.metrics.accepted.Add(float64(len(batch)))
 }
 
-// takeOver resolves a conflict in the backlog. An entry of the same
-// transaction is as good as ours; garbage under its id is overwritten.
-func (n *Node) takeOver(ctx context.Context, w statedb.Write, assignee string) (string, string, error) {
+// writesFail begins an outage of the backlog writer: posts are refused until
+// a write of its last batch gets through. Its client was told 503, which does
+// not say that the transaction is not written.
+func (n *Node) writesFail(w statedb.Write, err error) {
+	n.setTrouble(writerTask, err)
+	select {
+	case n.failedWrites <- w:
+	default: // one is being tried already
+	}
+}
+
+// probeBacklog tries a write that failed until it gets through.
+func (n *Node) probeBacklog(ctx context.Context) error {
 	for {
-		documents, err := n.db.Get(ctx, statedb.Backlog, []string{w.ID})
-		if err != nil {
-			return "", "", err
-		}
-		d := documents[0]
-		if d.Rev != "" {
-			if t, theirs, err := readBacklogDocument(d); err == nil && t.ID == w.ID {
-				if _, err := n.check(t); err == nil {
-					return d.Rev, theirs, nil
-				}
+		select {
+		case <-ctx.Done():
+			return nil
+		case w := <-n.failedWrites:
+			err := n.retry(ctx, writerTask, func() error {
+				_, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{w})
+				return err // it being there already is as good
+			})
+			if err != nil {
+				return err
 			}
 		}
-		w.Rev = d.Rev
-		results, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{w})
-		if err != nil {
-			return "", "", err
-		}
-		if !errors.Is(results[0].Err, statedb.ErrConflict) {
-			return results[0].Rev, assignee, results[0].Err
-		}
 	}
+}
+
+// takeOver resolves conflicts in the backlog, and returns those that are left.
+// An entry of the same transaction is as good as ours; garbage under its id is
+// overwritten.
+func (n *Node) takeOver(ctx context.Context, batch []post, writes []statedb.Write, assignees []string, conflicts []int) (left []int) {
+	fail := func(places []int, err error) []int {
+		for _, i := range places {
+			n.backlog.written(batch[i].entry, "", "", err)
+		}
+		return nil
+	}
+	ids := make([]string, len(conflicts))
+	for k, i := range conflicts {
+		ids[k] = writes[i].ID
+	}
+	documents, err := n.db.Get(ctx, statedb.Backlog, ids)
+	if err != nil {
+		return fail(conflicts, err)
+	}
+	var garbage []int
+	var again []statedb.Write
+	for k, i := range conflicts {
+		if theirs, ok := n.sameEntry(documents[k]); ok {
+			n.backlog.written(batch[i].entry, documents[k].Rev, theirs, nil)
+			continue
+		}
+		writes[i].Rev = documents[k].Rev
+		garbage, again = append(garbage, i), append(again, writes[i])
+	}
+	if len(again) == 0 {
+		return nil
+	}
+	results, err := n.db.Write(ctx, statedb.Backlog, again)
+	if err != nil {
+		return fail(garbage, err)
+	}
+	for k, i := range garbage {
+		if errors.Is(results[k].Err, statedb.ErrConflict) {
+			left = append(left, i)
+			continue
+		}
+		n.backlog.written(batch[i].entry, results[k].Rev, assignees[i], results[k].Err)
+	}
+	return left
+}
+
+// sameEntry returns the assignee of a sound entry; its id is its hash.
+func (n *Node) sameEntry(d statedb.Document) (assignee string, ok bool) {
+	if d.Rev == "" {
+		return "", false
+	}
+	t, assignee, err := readBacklogDocument(d)
+	if err == nil {
+		_, err = n.check(t)
+	}
+	return assignee, err == nil
 }
 
 // backlogDocument is a transaction's fields with the two of the backlog.

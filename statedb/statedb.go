@@ -9,6 +9,7 @@ package statedb
 
 import (
 	"context"
+	"slices"
 
 	"github.com/couchledger/couchledger/canonical"
 )
@@ -173,6 +174,12 @@ type Index struct {
 	// PartialFilter keeps documents that do not match out of the index; null
 	// when every document that has all the fields is in it.
 	PartialFilter canonical.Value
+}
+
+// Equal reports whether both are the same definition.
+func (ix Index) Equal(other Index) bool {
+	return ix.Name == other.Name && ix.DDoc == other.DDoc && slices.Equal(ix.Fields, other.Fields) &&
+		canonical.Equal(ix.PartialFilter, other.PartialFilter)
 }
 
 // IndexState is an index as it is in the database.

@@ -109,9 +109,12 @@ func setKeyPair(settings *configs.Settings, pair ledger.KeyPair) {
 
 // askSettings asks for each setting until the answer can be taken.
 func (a *app) askSettings(settings *configs.Settings) error {
-	for _, prompt := range settings.Prompts() {
+	for _, prompt := range settings.Prompts(a.environ) {
+		if prompt.Path == "database.password" && settings.Database.Login == "" {
+			continue
+		}
 		for {
-			answer, err := a.ask(fmt.Sprintf("%s (default `%s`): ", prompt.Question, prompt.Default))
+			answer, err := a.askSetting(prompt)
 			if err != nil {
 				return err
 			}
@@ -123,6 +126,16 @@ func (a *app) askSettings(settings *configs.Settings) error {
 		}
 	}
 	return nil
+}
+
+func (a *app) askSetting(prompt configs.Prompt) (string, error) {
+	switch {
+	case prompt.Secret:
+		return a.askSecret(fmt.Sprintf("%s (preferably not here: leave it empty, and set %s where the node runs): ", prompt.Question, prompt.Env))
+	case prompt.Default == "":
+		return a.ask(prompt.Question + " (default none): ")
+	}
+	return a.ask(fmt.Sprintf("%s (default `%s`): ", prompt.Question, prompt.Default))
 }
 
 func (a *app) showConfigCommand() *cobra.Command {

@@ -24,14 +24,8 @@ import (
 // its settings.
 func checkBackend(settings configs.Settings) error {
 	switch settings.Database.Backend {
-	case configs.Embedded:
-		return nil
-	case configs.CouchDB:
-		if err := couchdb.CheckName(settings.Database.Name); err != nil {
-			return fmt.Errorf("database.name: %w", err)
-		}
-		_, err := tlsConfig(settings.Database)
-		return err
+	case configs.Embedded, configs.CouchDB:
+		return settings.CheckTLS()
 	}
 	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s and %s",
 		settings.Database.Backend, configs.Embedded, configs.CouchDB)
@@ -70,8 +64,8 @@ func openCouchDB(ctx context.Context, s configs.Database, logger *slog.Logger, r
 	})
 }
 
-// tlsConfig makes the TLS settings of a database server; nil without
-// database.ssl.
+// tlsConfig makes the TLS settings of a database server, whose files
+// configs.Settings.CheckTLS has looked at; nil without database.ssl.
 func tlsConfig(s configs.Database) (*tls.Config, error) {
 	if !s.SSL {
 		return nil, nil
@@ -87,9 +81,6 @@ func tlsConfig(s configs.Database) (*tls.Config, error) {
 			return nil, fmt.Errorf("database.ca_cert: %s holds no certificate in PEM form", s.CACert)
 		}
 	}
-	if (s.CertFile == "") != (s.KeyFile == "") {
-		return nil, errors.New("database.certfile and database.keyfile go together: one of them is not set")
-	}
 	if s.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
 		if err != nil {
@@ -100,15 +91,20 @@ func tlsConfig(s configs.Database) (*tls.Config, error) {
 	return config, nil
 }
 
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
-func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
+// openExisting is openDatabase, but does not make the folder of a database
+// that is not there: statedb.ErrNoDatabase.
+func openExisting(ctx context.Context, settings configs.Settings, logger *slog.Logger) (statedb.DB, error) {
 	if settings.Database.Backend == configs.Embedded {
-		// Opening would make the folder of a database that is not there.
 		if _, err := os.Stat(settings.Database.Path); errors.Is(err, fs.ErrNotExist) {
-			return statedb.ErrNoDatabase
+			return nil, statedb.ErrNoDatabase
 		}
 	}
-	db, err := openDatabase(ctx, settings, logger, nil)
+	return openDatabase(ctx, settings, logger, nil)
+}
+
+// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
+func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
+	db, err := openExisting(ctx, settings, logger)
 	if err != nil {
 		return err
 	}

@@ -212,7 +212,7 @@ func TestConfigureAsks(t *testing.T) {
 
 func TestConfigureToStdout(t *testing.T) {
 	u := newUser(t)
-	for line, typed := range map[string]string{"-y -c - configure couchdb": "", "configure couchdb -c -": strings.Repeat("\n", 5)} {
+	for line, typed := range map[string]string{"-y -c - configure couchdb": "", "configure couchdb -c -": strings.Repeat("\n", 7)} {
 		out := u.must(0, line, typed, "Generating keypair", "Ready to go!")
 		var config struct {
 			Database struct {

@@ -14,15 +14,22 @@ import (
 
 	"github.com/couchledger/couchledger/configs"
 	"github.com/couchledger/couchledger/httpapi"
+	"github.com/couchledger/couchledger/indexes"
 	"github.com/couchledger/couchledger/logging"
 	"github.com/couchledger/couchledger/node"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
 )
 
-// initNode makes the database, its indexes and the genesis block, and reports
-// whether it did: false when the database was there.
-func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (created bool, err error) {
+// initNode makes the database, the genesis block and the indexes, and reports
+// whether it made the database: false when that was there. Progress is told of
+// the building of indexes.
+func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logger, progress func(string, []statedb.IndexState)) (created bool, err error) {
+	all, err := indexes.All(settings.Indexes.Path)
+	if err != nil {
+		return false, err
+	}
 	db, err := openDatabase(ctx, settings, logger, nil)
 	if err != nil {
 		return false, err
@@ -32,7 +39,10 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 	if err != nil {
 		return false, err
 	}
-	return node.Init(ctx, db, key, settings.Keyring)
+	if created, err = node.Init(ctx, db, key, settings.Keyring); err != nil {
+		return created, err
+	}
+	return created, node.DeployIndexes(ctx, db, all, progress)
 }
 
 // rulesOf returns the consensus rules of the settings.
@@ -74,6 +84,10 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	if err != nil {
 		return fmt.Errorf("keypair.private: %w", err)
 	}
+	all, err := indexes.All(settings.Indexes.Path)
+	if err != nil {
+		return err
+	}
 	// Before anything is opened: the commonest mistake is a second node.
 	listener, err := net.Listen("tcp", settings.Server.Bind)
 	if err != nil {
@@ -90,7 +104,7 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 		return err
 	}
 	n, err := node.Open(ctx, node.Options{
-		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules,
+		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules, Indexes: all,
 		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
 	})
 	if err != nil {

@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"golang.org/x/term"
 
 	"github.com/couchledger/couchledger/configs"
 )
@@ -41,10 +43,11 @@ func (e *usageError) Error() string { return e.reason.Error() }
 // app is one call of the command. As BigchainDB has it, stdout is for results
 // that another program may read, stderr for everything else.
 type app struct {
-	environ []string
-	stdin   *bufio.Reader
-	stdout  io.Writer
-	stderr  io.Writer
+	environ  []string
+	stdin    *bufio.Reader
+	terminal *os.File // stdin when it is a terminal, else nil
+	stdout   io.Writer
+	stderr   io.Writer
 
 	config      string // -c, "" when not given
 	yes         bool
@@ -56,6 +59,9 @@ type app struct {
 // form of os.Environ. It returns the exit code.
 func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	a := &app{environ: environ, stdin: bufio.NewReader(stdin), stdout: stdout, stderr: stderr}
+	if file, ok := stdin.(*os.File); ok && term.IsTerminal(int(file.Fd())) {
+		a.terminal = file
+	}
 	root := a.root()
 	root.SetArgs(slices.Concat([]string{}, args)) // nil would stand for os.Args
 	root.SetIn(stdin)
@@ -114,7 +120,7 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.benchCommand())
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand())
 	return root
 }
 
@@ -137,12 +143,12 @@ func (a *app) checkFlags(cmd *cobra.Command, _ []string) error {
 	return nil
 }
 
-// noArgs refuses arguments; after the root they are unknown commands.
+// noArgs refuses arguments; after what has commands they are unknown ones.
 func noArgs(cmd *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if !cmd.HasParent() {
+	if cmd.HasSubCommands() {
 		reason := fmt.Sprintf("there is no command %q", args[0])
 		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
 			reason += "; did you mean " + strings.Join(near, " or ") + "?"

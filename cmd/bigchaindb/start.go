@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/couchledger/couchledger/configs"
+	"github.com/couchledger/couchledger/indexes"
 	"github.com/couchledger/couchledger/logging"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
@@ -21,7 +22,7 @@ import (
 func (a *app) initCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "init",
-		Short: "Make the database, its indexes and the genesis block",
+		Short: "Make the database, the genesis block and the indexes",
 		Args:  noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings, err := a.load()
@@ -32,10 +33,13 @@ func (a *app) initCommand() *cobra.Command {
 				return err
 			}
 			return a.withLogger(settings, func(logger *slog.Logger) error {
-				created, err := initNode(cmd.Context(), settings, logger)
+				progress := a.buildProgress()
+				created, err := initNode(cmd.Context(), settings, logger, progress.tell)
 				if err != nil {
+					progress.broken()
 					return err
 				}
+				progress.end()
 				if !created {
 					a.say("The database `%s` already exists.", settings.Database.Name)
 					a.say("If you wish to make it anew, first drop it.")
@@ -172,6 +176,12 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 	}
 	// Judged before a file is made, which would keep the fault.
 	if _, err := rulesOf(settings); err != nil {
+		return settings, nil, err
+	}
+	if _, err := indexes.Own(settings.Indexes.Path); err != nil {
+		return settings, nil, err
+	}
+	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
 	}
 	none := settings.KeyPair.Private == "" && settings.KeyPair.Public == ""

@@ -219,7 +219,9 @@ func (db *DB) Drop(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		err = db.admin(ctx, func(ctx context.Context) error { return db.client.DestroyDB(ctx, name) })
+		err = db.admin(ctx, func(ctx context.Context) error {
+			return db.client.DestroyDB(ctx, name)
+		})
 		switch {
 		case err == nil:
 			found = true

@@ -209,6 +209,10 @@ func (db *DB) connect(ctx context.Context) error {
 		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || ctx.Err() != nil {
 			return err
 		}
+		var untrusted *tls.CertificateVerificationError
+		if errors.As(err, &untrusted) {
+			return fmt.Errorf("the certificate of CouchDB at %s is not trusted; database.ca_cert names the file of its authority: %w", db.url, err)
+		}
 		if try == db.opts.MaxTries {
 			return fmt.Errorf("CouchDB at %s does not answer, tried %d times: %w", db.url, try, err)
 		}

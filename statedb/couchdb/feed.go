@@ -227,7 +227,10 @@ func (f *feed) follow(ctx context.Context) (*liveFeed, error) {
 	open, cancel := context.WithCancel(f.ctx)
 	deadline := time.AfterFunc(f.db.opts.RequestTimeout, cancel)
 	stop := context.AfterFunc(ctx, cancel)
-	response, err := f.db.send(open, request{method: http.MethodGet, path: path(f.name, "_changes"), query: query})
+	response, err := f.db.send(open, request{
+		method: http.MethodGet, path: path(f.name, "_changes"), query: query,
+		header: http.Header{"Accept-Encoding": {"identity"}}, // a compressor would hold rows back
+	})
 	stop()
 	deadline.Stop()
 	if err != nil {

@@ -83,7 +83,10 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 		return err // a malformed sort
 	}
 	use := q.UseIndex
-	if q.from != nil && q.from.Index != "" {
+	switch {
+	case q.from != nil && q.from.Index == "" && q.from.Skip == 0:
+		q.readByID()
+	case q.from != nil && q.from.Index != "":
 		ix, err := db.bySignature(ctx, q.table, q.name, q.from.Index)
 		if err != nil {
 			return err
@@ -93,7 +96,7 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 		}
 		q.index = ix
 		use = ix.Name
-	} else if use != "" {
+	case use != "":
 		ix, err := db.byName(ctx, q.table, q.name, use)
 		if err != nil {
 			return err
@@ -107,15 +110,26 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 	if err != nil {
 		return err
 	}
-	switch {
-	case use != "" && (chosen == nil || chosen.Name != use):
+	if use != "" && (chosen == nil || chosen.Name != use) {
 		// CouchDB falls back to another one.
 		return fmt.Errorf("%w: the index %q does not fit: the selector must hold a condition on each of its fields, and the sort its order", statedb.ErrNoIndex, use)
-	case q.from != nil && q.from.Index == "" && chosen != nil && q.from.Skip == 0:
-		return fmt.Errorf("%w: an index was deployed since; begin again", statedb.ErrBadBookmark)
 	}
 	q.index = chosen
 	return q.describe()
+}
+
+// readByID has CouchDB go on over the documents themselves, as the first page
+// did, though an index that would serve was deployed since.
+func (q *query) readByID() {
+	if len(q.Sort) == 0 {
+		q.Sort = []statedb.SortField{{Field: "_id"}}
+	}
+	any := canonical.ObjectOf(canonical.Member{Key: "_id", Value: canonical.ObjectOf(canonical.Member{Key: "$gt"})})
+	if q.asked.Len() == 0 { // within $and, {} would stand for equality with it
+		q.asked = any
+		return
+	}
+	q.asked = canonical.ObjectOf(canonical.Member{Key: "$and", Value: canonical.ArrayOf(q.asked, any)})
 }
 
 // describe makes the plan in this project's own words. What the index serves

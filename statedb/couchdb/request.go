@@ -23,6 +23,7 @@ type request struct {
 	path   string // escaped, without the server
 	query  url.Values
 	body   []byte // JSON; nil for none
+	header http.Header
 	// reads: it changes nothing, so that it can be tried again.
 	reads bool
 }
@@ -114,7 +115,7 @@ func (db *DB) once(ctx context.Context, r request) ([]byte, error) {
 
 // send returns the response whatever its status. The caller closes its body.
 func (db *DB) send(ctx context.Context, r request) (*http.Response, error) {
-	opts := &chttp.Options{Query: r.query}
+	opts := &chttp.Options{Query: r.query, Header: r.header}
 	if r.body != nil {
 		opts.Body = io.NopCloser(bytes.NewReader(r.body))
 		opts.ContentLength = int64(len(r.body))

@@ -47,7 +47,7 @@ func perDocument(b *testing.B, documents int) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(documents), "ns/doc")
 }
 
-func mustWrite(b *testing.B, db *DB, table string, writes []statedb.Write) {
+func mustWrite(b testing.TB, db *DB, table string, writes []statedb.Write) {
 	b.Helper()
 	results, err := db.Write(b.Context(), table, writes)
 	if err != nil {

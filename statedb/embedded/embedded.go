@@ -81,7 +81,10 @@ type table struct {
 	durable  uint64        // every batch up to this sequence number is on disk
 	advanced chan struct{} // closed and replaced when durable grows
 
-	indexes atomic.Pointer[indexSet]
+	// indexes are replaced with the lock held. deploying is held by the one
+	// call of DeployIndexes that builds.
+	indexes   atomic.Pointer[indexSet]
+	deploying chan struct{}
 }
 
 // Open opens the folder, made with mode 0700 when it is missing. The folder
@@ -134,12 +137,13 @@ func (db *DB) load() error {
 
 func newTable(l *ledger, code byte, instance, head uint64) *table {
 	t := &table{
-		code:     code,
-		instance: instance,
-		ledger:   l,
-		lock:     make(chan struct{}, 1),
-		durable:  head,
-		advanced: make(chan struct{}),
+		code:      code,
+		instance:  instance,
+		ledger:    l,
+		lock:      make(chan struct{}, 1),
+		durable:   head,
+		advanced:  make(chan struct{}),
+		deploying: make(chan struct{}, 1),
 	}
 	t.head.Store(head)
 	t.indexes.Store(&indexSet{})
@@ -249,9 +253,11 @@ func (db *DB) Drop(ctx context.Context) error {
 
 // acquire takes the table's lock. It does not check that the table is still
 // there; writers do, with it held.
-func (db *DB) acquire(ctx context.Context, t *table) error {
+func (db *DB) acquire(ctx context.Context, t *table) error { return db.take(ctx, t.lock) }
+
+func (db *DB) take(ctx context.Context, lock chan struct{}) error {
 	select {
-	case t.lock <- struct{}{}:
+	case lock <- struct{}{}:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()

@@ -7,6 +7,7 @@ import (
 
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/statedbtest"
+	"github.com/couchledger/couchledger/statedb/statedbtest/differential"
 )
 
 // opened opens a folder for a test and closes it at the end.
@@ -55,4 +56,9 @@ func runSelf(t *testing.T, test string, env ...string) {
 	if output, err := command.CombinedOutput(); err != nil {
 		t.Errorf("%v\n%s", err, output)
 	}
+}
+
+// TestAsCouchDB: generated selectors find what a real CouchDB found.
+func TestAsCouchDB(t *testing.T) {
+	differential.CheckRecorded(t, opened(t, t.TempDir(), Options{}))
 }

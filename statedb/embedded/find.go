@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -47,7 +48,7 @@ func prepareQuery(name string, set *indexSet, q statedb.Query) (*query, error) {
 		return nil, err
 	}
 	prepared := &query{selector: selector, fields: fields, hash: findHash(name, q)}
-	indexes, use := set.definitions(), q.UseIndex
+	indexes, use := set.indexes, q.UseIndex
 	if q.Bookmark != "" {
 		data, err := readBookmark(q.Bookmark, prepared.hash)
 		if err != nil {
@@ -65,24 +66,46 @@ func prepareQuery(name string, set *indexSet, q statedb.Query) (*query, error) {
 		case at < 0:
 			return nil, fmt.Errorf("%w: its index was built anew since", statedb.ErrBadBookmark)
 		default:
-			use = indexes[at].Name
+			use = indexes[at].def.Name
 		}
 	}
-	if prepared.plan, err = mango.NewPlan(selector, q.Sort, indexes, use); err != nil {
+	if prepared.plan, prepared.index, err = choose(selector, q.Sort, indexes, use); err != nil {
 		return nil, err
 	}
 	if q.NoScan && prepared.plan.WholeScan() {
 		return nil, statedb.ErrScan
 	}
-	if prepared.plan.Index >= 0 {
-		prepared.index = set.indexes[prepared.plan.Index]
-	}
 	return prepared, nil
 }
 
-func (set *indexSet) definitions() []statedb.Index {
-	defs := make([]statedb.Index, len(set.indexes))
-	for i, ix := range set.indexes {
+// choose plans a query over the indexes that are ready; the index is nil for a
+// scan. Where that is no way to answer it, or would read the whole table, and
+// an index that is being built will be one, that is ErrBuilding.
+func choose(selector *mango.Selector, sort []statedb.SortField, indexes []*index, use string) (*mango.Plan, *index, error) {
+	ready := slices.DeleteFunc(slices.Clone(indexes), func(ix *index) bool { return ix.build != nil })
+	plan, err := mango.NewPlan(selector, sort, definitions(ready), use)
+	if len(ready) < len(indexes) && (errors.Is(err, statedb.ErrNoIndex) || err == nil && plan.WholeScan()) {
+		later, err := mango.NewPlan(selector, sort, definitions(indexes), use)
+		if err != nil {
+			return nil, nil, err
+		}
+		if later.Index >= 0 && indexes[later.Index].build != nil {
+			state := indexes[later.Index].state()
+			return nil, nil, fmt.Errorf("%w: %s, %d documents of %d to go", statedb.ErrBuilding, state.Name, state.Pending, state.Total)
+		}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	if plan.Index < 0 {
+		return plan, nil, nil
+	}
+	return plan, ready[plan.Index], nil
+}
+
+func definitions(indexes []*index) []statedb.Index {
+	defs := make([]statedb.Index, len(indexes))
+	for i, ix := range indexes {
 		defs[i] = ix.def
 	}
 	return defs
@@ -145,8 +168,8 @@ func (db *DB) Find(ctx context.Context, name string, q statedb.Query) (statedb.P
 	}
 	defer db.store.end()
 
-	// The snapshot must have the index that the plan chose: an index that is
-	// replaced stays until its successor is known.
+	// The snapshot must have the index that the plan chose: an index is known to
+	// be replaced before its keys go.
 	set := t.indexes.Load()
 	snapshot := db.store.pebble.NewSnapshot()
 	defer func() { snapshot.Close() }()

@@ -1,12 +1,11 @@
 package embedded
 
 import (
-	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/cockroachdb/pebble/v2"
 
@@ -19,24 +18,27 @@ import (
 // document. It is replaced, never changed.
 type indexSet struct {
 	indexes []*index
+	fields  [][]int   // by index: the slots of its fields
 	root    *pathNode // nil when there are no indexes
 	slots   int
+	slow    bool // a path has a position that a scanner would not find
 }
 
 // index is one index. A document is in it when it has all the fields and
-// matches the filter, if there is one.
+// matches the filter, if there is one. It is never changed either.
 type index struct {
 	def    statedb.Index
-	number uint32 // in its keys; a new one whenever it is built anew
+	number uint32 // in its keys; a new one whenever it is defined anew
 	paths  []mango.Path
-	slots  []int
 	filter *mango.Selector
+	build  *build // nil when every document that belongs to it is in it
 }
 
 // storedIndex is how a definition is stored.
 type storedIndex struct {
 	Number uint32
 	Def    statedb.Index
+	Build  *storedBuild `json:",omitempty"` // while it is being built
 }
 
 func newIndex(def statedb.Index, number uint32) (*index, error) {
@@ -64,22 +66,29 @@ func newIndex(def statedb.Index, number uint32) (*index, error) {
 }
 
 func newIndexSet(indexes []*index) *indexSet {
-	set := &indexSet{indexes: indexes}
+	set := &indexSet{indexes: indexes, fields: make([][]int, len(indexes))}
 	if len(indexes) == 0 {
 		return set
 	}
 	set.root = &pathNode{slot: -1}
-	for _, ix := range indexes {
-		ix.slots = ix.slots[:0:0]
+	for i, ix := range indexes {
 		for _, path := range ix.paths {
+			set.slow = set.slow || slices.ContainsFunc(path, oddPosition)
 			slot := set.root.add(path, set.slots)
 			if slot == set.slots {
 				set.slots++
 			}
-			ix.slots = append(ix.slots, slot)
+			set.fields[i] = append(set.fields[i], slot)
 		}
 	}
 	return set
+}
+
+// oddPosition reports whether a part of a path is a position in an array that
+// can be written otherwise too: 01 and +1 are 1, and need not be the same node.
+func oddPosition(part string) bool {
+	at, ok := mango.ArrayIndex(part)
+	return ok && strconv.Itoa(at) != part
 }
 
 // extractor checks bodies and makes the index keys of documents. It is used
@@ -98,7 +107,7 @@ func newExtractor(set *indexSet) *extractor {
 // document's encoded fields, or nil when it is not in that index. Errors wrap
 // statedb.ErrBadDocument.
 func (x *extractor) keys(dst [][]byte, id string, body []byte) ([][]byte, error) {
-	usual := x.scanner.object(body, x.set.root)
+	usual := !x.set.slow && x.scanner.object(body, x.set.root)
 	var tree canonical.Value
 	if !usual {
 		var err error
@@ -106,10 +115,10 @@ func (x *extractor) keys(dst [][]byte, id string, body []byte) ([][]byte, error)
 			return dst, err
 		}
 	}
-	for _, ix := range x.set.indexes {
+	for n, ix := range x.set.indexes {
 		start := len(x.arena)
 		complete := true
-		for i, slot := range ix.slots {
+		for i, slot := range x.set.fields[n] {
 			if usual {
 				text := x.scanner.found[slot]
 				if text == nil {
@@ -188,181 +197,15 @@ func (db *DB) loadIndexes(code byte) (*indexSet, error) {
 		if err != nil {
 			return nil, err
 		}
+		if stored.Build != nil {
+			ix.build = stored.Build.running()
+		}
 		indexes = append(indexes, ix)
 	}
 	if err := iter.Error(); err != nil {
 		return nil, unavailable(err)
 	}
 	return newIndexSet(indexes), nil
-}
-
-// Indexes lists the table's indexes by name.
-func (db *DB) Indexes(ctx context.Context, name string) ([]statedb.IndexState, error) {
-	t, err := db.begin(ctx, name)
-	if err != nil {
-		return nil, err
-	}
-	defer db.store.end()
-	if err := t.exists(); err != nil {
-		return nil, err
-	}
-	var states []statedb.IndexState
-	for _, def := range t.indexes.Load().definitions() {
-		states = append(states, statedb.IndexState{Index: def})
-	}
-	slices.SortFunc(states, func(a, b statedb.IndexState) int { return strings.Compare(a.Name, b.Name) })
-	return states, nil
-}
-
-// DeployIndexes makes the table's indexes be these. Writers of the table wait
-// while an index is built.
-func (db *DB) DeployIndexes(ctx context.Context, name string, defs []statedb.Index, progress func([]statedb.IndexState)) error {
-	t, err := db.begin(ctx, name)
-	if err != nil {
-		return err
-	}
-	defer db.store.end()
-	if err := db.acquire(ctx, t); err != nil {
-		return err
-	}
-	defer func() { <-t.lock }()
-	if err := t.exists(); err != nil {
-		return err
-	}
-	for _, def := range defs {
-		if err := db.deploy(ctx, t, def); err != nil {
-			return fmt.Errorf("embedded: table %s: %w", name, err)
-		}
-	}
-	return nil
-}
-
-// deploy builds one index unless it is there. The caller holds the table's lock.
-func (db *DB) deploy(ctx context.Context, t *table, def statedb.Index) error {
-	set := t.indexes.Load()
-	number := uint32(1)
-	var old *index
-	for _, ix := range set.indexes {
-		number = max(number, ix.number+1)
-		if ix.def.Name == def.Name {
-			old = ix
-		}
-	}
-	if old != nil && sameDefinition(old.def, def) {
-		return nil
-	}
-	ix, err := newIndex(def, number)
-	if err != nil {
-		return err
-	}
-	if err := db.buildIndex(ctx, t, ix); err != nil {
-		return err
-	}
-	definition, err := json.Marshal(storedIndex{Number: number, Def: def})
-	if err != nil {
-		return err
-	}
-	indexes := slices.Clone(set.indexes)
-	if old == nil {
-		indexes = append(indexes, ix)
-	} else {
-		indexes[slices.Index(indexes, old)] = ix
-	}
-	batch := db.store.pebble.NewBatch()
-	if err := batch.Set(definitionKey(t.code, def.Name), definition, nil); err != nil {
-		return unavailable(err)
-	}
-	// A definition takes effect with its commit, whoever still waits.
-	if err := db.commit(context.WithoutCancel(ctx), batch); err != nil {
-		return err
-	}
-	t.indexes.Store(newIndexSet(indexes))
-	if old == nil {
-		return nil
-	}
-	// Only now, so that no reader finds the old index empty. What a crash
-	// leaves is never read, its number not being used again.
-	clear := db.store.pebble.NewBatch()
-	if err := clearIndex(clear, t.code, old.number); err != nil {
-		return err
-	}
-	return db.commit(ctx, clear)
-}
-
-// commit writes a batch that is no change of documents.
-func (db *DB) commit(ctx context.Context, batch *pebble.Batch) error {
-	if err := db.store.begin(); err != nil {
-		return err
-	}
-	return db.store.apply(ctx, batch, func() {}, func() {})
-}
-
-func sameDefinition(a, b statedb.Index) bool {
-	return a.DDoc == b.DDoc && slices.Equal(a.Fields, b.Fields) && canonical.Equal(a.PartialFilter, b.PartialFilter)
-}
-
-func clearIndex(batch *pebble.Batch, code byte, number uint32) error {
-	prefix := appendIndexKey(nil, code, number)
-	if err := batch.DeleteRange(prefix, keyAfter(prefix), nil); err != nil {
-		return unavailable(err)
-	}
-	return nil
-}
-
-// buildBatchBytes bounds the memory of building an index.
-const buildBatchBytes = 1 << 20
-
-// buildIndex writes the keys of all documents. Nothing reads them before the
-// definition is there; what a build that broke off left is cleared first.
-func (db *DB) buildIndex(ctx context.Context, t *table, ix *index) error {
-	p := db.store.pebble
-	batch := p.NewBatch()
-	defer func() { batch.Close() }()
-	if err := clearIndex(batch, t.code, ix.number); err != nil {
-		return err
-	}
-	prefix := tableKey(t.code, kindDocument)
-	iter, err := p.NewIter(&pebble.IterOptions{LowerBound: prefix, UpperBound: keyAfter(prefix)})
-	if err != nil {
-		return unavailable(err)
-	}
-	defer iter.Close()
-	flush := func() error {
-		full := batch
-		batch = p.NewBatch()
-		return db.commit(ctx, full)
-	}
-	extract := newExtractor(newIndexSet([]*index{ix}))
-	var keys [][]byte
-	for iter.First(); iter.Valid(); iter.Next() {
-		r, err := readRecord(iter.Value())
-		if err != nil {
-			return err
-		}
-		if r.deleted {
-			continue
-		}
-		id := iter.Key()[idOffset:]
-		extract.arena = extract.arena[:0]
-		if keys, err = extract.keys(keys[:0], string(id), r.body); err != nil {
-			return fmt.Errorf("document %q: %w", id, err)
-		}
-		if keys[0] == nil {
-			continue
-		}
-		if err := setIndexKey(batch, t.code, ix.number, keys[0], string(id)); err != nil {
-			return err
-		}
-		if batch.Len() >= buildBatchBytes {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-	}
-	if err := iter.Error(); err != nil {
-		return unavailable(err)
-	}
-	return flush()
 }
 
 func setIndexKey(batch *pebble.Batch, code byte, number uint32, key []byte, id string) error {

@@ -1,6 +1,7 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
@@ -25,6 +26,7 @@ type model struct {
 	documents map[string]statedb.Document
 	changed   []string // ids by their last change, removed ones gone
 	deleted   map[string]bool
+	building  bool // an index is left half built
 }
 
 var modelIndexes = []statedb.Index{
@@ -43,13 +45,14 @@ func TestAgainstModel(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Repeat(map[string]func(*rapid.T){
-			"write":  m.write,
-			"remove": m.remove,
-			"get":    m.get,
-			"range":  m.ranges,
-			"find":   m.find,
-			"feed":   m.feed,
-			"deploy": m.deploy,
+			"write":          m.write,
+			"remove":         m.remove,
+			"get":            m.get,
+			"range":          m.ranges,
+			"find":           m.find,
+			"feed":           m.feed,
+			"deploy":         m.deploy,
+			"deploy in part": m.deployInPart,
 			"reopen": func(t *rapid.T) {
 				if err := m.db.Close(); err != nil {
 					t.Fatal(err)
@@ -215,6 +218,9 @@ func (m *model) find(t *rapid.T) {
 	var got []string
 	for {
 		page, err := m.db.Find(t.Context(), statedb.Votes, q)
+		if errors.Is(err, statedb.ErrBuilding) && m.building {
+			return
+		}
 		if err != nil {
 			t.Fatalf("Find %s: %v", text, err)
 		}
@@ -286,11 +292,31 @@ func (m *model) feed(t *rapid.T) {
 
 // deploy makes the indexes, and on every other turn changes the second.
 func (m *model) deploy(t *rapid.T) {
+	if err := m.db.DeployIndexes(t.Context(), statedb.Votes, m.definitions(t), nil); err != nil {
+		t.Fatal(err)
+	}
+	m.building = false
+}
+
+// deployInPart breaks off before the first document is gone over.
+func (m *model) deployInPart(t *rapid.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	err := m.db.DeployIndexes(ctx, statedb.Votes, m.definitions(t), func([]statedb.IndexState) { cancel() })
+	if err != nil && ctx.Err() == nil {
+		t.Fatal(err)
+	}
+	m.building = err != nil
+	states, err := m.db.Indexes(t.Context(), statedb.Votes)
+	if err != nil || m.building != slices.ContainsFunc(states, func(s statedb.IndexState) bool { return s.Pending > 0 }) {
+		t.Fatalf("Indexes = %+v, %v after a deployment that was broken off: %v", states, err, m.building)
+	}
+}
+
+func (m *model) definitions(t *rapid.T) []statedb.Index {
 	defs := slices.Clone(modelIndexes)
 	if rapid.Bool().Draw(t, "changed") {
 		defs[1].Fields = []statedb.SortField{{Field: "b.c"}}
 	}
-	if err := m.db.DeployIndexes(t.Context(), statedb.Votes, defs, nil); err != nil {
-		t.Fatal(err)
-	}
+	return defs
 }

@@ -25,6 +25,9 @@ func Parse(selector canonical.Value) (*Selector, error) {
 		if root, err = p.object(selector, place{}); err != nil {
 			return nil, fmt.Errorf("%w: %w", statedb.ErrBadQuery, err)
 		}
+		if root.op == opAnd && len(root.list) == 0 {
+			root = &expr{op: opOr} // CouchDB: as a part it matches, as the whole it does not
+		}
 	}
 	return &Selector{root: root}, nil
 }
@@ -92,14 +95,14 @@ func (p *parser) object(v canonical.Value, at place) (*expr, error) {
 		}
 		parts = append(parts, part)
 	}
+	if len(parts) == 1 {
+		return parts[0], nil
+	}
 	return combine(parts, opAnd, at.negated), nil
 }
 
 // combine joins parts that are negated already when the whole is.
 func combine(parts []*expr, o op, negated bool) *expr {
-	if len(parts) == 1 {
-		return parts[0]
-	}
 	if negated && o == opAnd {
 		o = opOr
 	} else if negated {
@@ -185,6 +188,9 @@ func (p *parser) leaf(e *expr, at place) (*expr, error) {
 	if len(at.path) == 0 && !at.inside {
 		return nil, at.fault("a condition needs a field")
 	}
+	if !at.inside && at.path.isID() && isRange(e.op) && (e.arg.Kind() == canonical.Array || e.arg.Kind() == canonical.Object) {
+		e.arg = canonical.Value{} // CouchDB: ids are greater than anything that is no string
+	}
 	if at.negated {
 		if o, ok := opposites[e.op]; ok {
 			e.op = o
@@ -203,6 +209,8 @@ func (p *parser) leaf(e *expr, at place) (*expr, error) {
 var comparisons = map[string]op{
 	"$lt": opLt, "$lte": opLte, "$eq": opEq, "$ne": opNe, "$gte": opGte, "$gt": opGt,
 }
+
+func isRange(o op) bool { return o == opLt || o == opLte || o == opGt || o == opGte }
 
 var lists = map[string]op{"$in": opIn, "$nin": opNin, "$all": opAll}
 

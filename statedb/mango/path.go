@@ -8,11 +8,11 @@ import (
 )
 
 // Path is a dotted path taken apart: asset.data.name, tags.0, `a\.b` for a key
-// that holds a dot itself.
+// that holds a dot itself, `\$a` for one that is no operator.
 type Path []string
 
-// ParsePath splits a dotted path. A backslash before a dot or another backslash
-// makes it a part of the key.
+// ParsePath splits a dotted path. What follows a backslash is a part of the
+// key, be it a dot or another backslash; the backslash itself is not.
 func ParsePath(dotted string) Path {
 	if !strings.Contains(dotted, `\`) {
 		return strings.Split(dotted, ".")
@@ -22,9 +22,10 @@ func ParsePath(dotted string) Path {
 	for i := 0; i < len(dotted); i++ {
 		c := dotted[i]
 		switch {
-		case c == '\\' && i+1 < len(dotted) && (dotted[i+1] == '.' || dotted[i+1] == '\\'):
-			i++
-			part.WriteByte(dotted[i])
+		case c == '\\':
+			if i++; i < len(dotted) {
+				part.WriteByte(dotted[i])
+			}
 		case c == '.':
 			path = append(path, part.String())
 			part.Reset()
@@ -47,19 +48,13 @@ func (p Path) String() string {
 }
 
 // ArrayIndex reads one element of a path as a position in an array: decimal
-// digits without sign or leading zero.
+// digits, as CouchDB reads them with leading zeros and a sign too.
 func ArrayIndex(part string) (int, bool) {
-	if part == "" || len(part) > 9 || len(part) > 1 && part[0] == '0' {
-		return 0, false
-	}
-	for _, c := range []byte(part) {
-		if c < '0' || c > '9' {
-			return 0, false
-		}
-	}
 	i, err := strconv.Atoi(part)
-	return i, err == nil
+	return i, err == nil && i >= 0
 }
+
+func (p Path) isID() bool { return len(p) == 1 && p[0] == "_id" }
 
 // Lookup follows the path into v, through objects by key and through arrays by
 // position.

@@ -27,6 +27,8 @@ type Plan struct {
 	Residual *Selector
 	// Served names the fields that the bounds are made of.
 	Served []string
+
+	overlap int // the index's first fields that the selector bounds or has exist
 }
 
 // endOfPrefix is more than any byte that can follow an encoded field, be it the
@@ -45,7 +47,7 @@ func (p *Plan) Describe() string {
 	case p.Index >= 0 && len(p.Served) > 0:
 		b.WriteString("The index serves the conditions on " + strings.Join(p.Served, ", "))
 	case p.Index >= 0:
-		b.WriteString("The index gives the order")
+		b.WriteString("The index gives the documents that have its fields, in its order")
 	case len(p.Served) > 0:
 		b.WriteString("The ids serve the condition on _id")
 	case p.Residual == nil:
@@ -64,10 +66,15 @@ func (p *Plan) Describe() string {
 // NewPlan chooses an index by CouchDB's rules. An index is usable when the
 // selector or the sort says that all its fields exist, and when its order is
 // the one asked for: the sort's fields are its first ones, where fields that
-// the selector holds constant may be left out before them. An index with a
-// partial filter is used only by name. Of the usable ones that wins which
-// serves most conditions, then that with the fewest fields, then by design
-// document and name. Without a sort, an index that serves nothing is not used.
+// the selector holds constant may be left out before them. The ids give the
+// order of _id when the selector bounds _id. An index with a partial filter is
+// used only by name. Of the usable ones that wins of which the selector bounds
+// most of the first fields, then that with the fewest fields, then by design
+// document and name.
+//
+// CouchDB prefers any usable index to the ids. Here one document is always
+// read by its id, and without a sort an index is not used when the selector
+// bounds none of its first fields: reading all of it costs more than a scan.
 //
 // Errors wrap statedb.ErrNoIndex or statedb.ErrBadQuery.
 func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use string) (*Plan, error) {
@@ -76,9 +83,10 @@ func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use
 		return nil, err
 	}
 	terms := s.root.conjuncts(nil)
+	bounded := boundedFields(terms)
 	var best *Plan
 	if use == "" {
-		if len(sort) == 0 || len(sort) == 1 && sort[0].Field == "_id" {
+		if len(sort) == 0 || len(sort) == 1 && sort[0].Field == "_id" && bounded["_id"] {
 			best = scan(terms)
 		}
 	} else if !slices.ContainsFunc(indexes, func(ix statedb.Index) bool { return ix.Name == use }) {
@@ -90,9 +98,7 @@ func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use
 			continue
 		}
 		p := overIndex(i, ix, terms)
-		if len(p.Served) == 0 && len(sort) == 0 && !named {
-			continue
-		}
+		p.overlap = overlap(ix, bounded)
 		if best == nil || better(p, best, indexes) {
 			best = p
 		}
@@ -123,11 +129,11 @@ func checkSort(sort []statedb.SortField) (reverse bool, err error) {
 
 func better(a, b *Plan, indexes []statedb.Index) bool {
 	if b.Index < 0 { // a scan; one document by its id is not to be beaten
-		return len(a.Served) > 0 && !slices.Equal(b.Served, []string{servedID})
+		return a.overlap > 0 && !slices.Equal(b.Served, []string{servedID})
 	}
 	x, y := indexes[a.Index], indexes[b.Index]
 	return cmp.Or(
-		cmp.Compare(len(b.Served), len(a.Served)),
+		cmp.Compare(b.overlap, a.overlap),
 		cmp.Compare(len(x.Fields), len(y.Fields)),
 		strings.Compare(x.DDoc, y.DDoc),
 		strings.Compare(x.Name, y.Name),
@@ -154,13 +160,38 @@ func (e *expr) conjuncts(terms []term) []term {
 	return append(terms, term{whole: e})
 }
 
+// boundedFields are the fields whose conditions an index can say something of.
+func boundedFields(terms []term) map[string]bool {
+	fields := map[string]bool{}
+	for _, t := range terms {
+		if t.cond == nil {
+			continue
+		}
+		switch t.cond.op {
+		case opLt, opLte, opEq, opGte, opGt, opBeginsWith, opExists:
+			fields[t.path] = true
+		}
+	}
+	return fields
+}
+
+// overlap counts the index's first fields that are bounded.
+func overlap(ix statedb.Index, bounded map[string]bool) int {
+	for i, f := range ix.Fields {
+		if !bounded[ParsePath(f.Field).String()] {
+			return i
+		}
+	}
+	return len(ix.Fields)
+}
+
 // requires reports whether a document that matches has the field.
 func (e *expr) requires(path string) bool {
 	switch e.op {
 	case opAnd:
 		return slices.ContainsFunc(e.list, func(part *expr) bool { return part.requires(path) })
 	case opOr:
-		return !slices.ContainsFunc(e.list, func(part *expr) bool { return !part.requires(path) })
+		return len(e.list) > 0 && !slices.ContainsFunc(e.list, func(part *expr) bool { return !part.requires(path) })
 	case opField:
 		cond := e.list[0]
 		return e.path.String() == path && (cond.op != opExists || cond.flag)

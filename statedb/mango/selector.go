@@ -5,18 +5,34 @@
 // It follows CouchDB 3.5, its corners included: a condition on a missing field
 // never matches, but for {"$exists": false}; a path that leads through
 // something that is no object or array matches nothing at all; $in looks into
-// arrays; an empty $or matches. It differs from it in this:
+// arrays; an empty $or matches as a part and finds nothing as the whole; ids
+// are greater than anything that is no string. Package differential holds it
+// against a real CouchDB. It differs from it in this:
 //
-//   - strings compare by bytes, not by ICU, and members of objects in the
-//     order of their keys
+//   - strings compare by bytes, not by ICU, to which some different strings
+//     are equal, such as a and a\u0000 or two spellings of é; members of
+//     objects compare in the order of their keys, not as they were written
 //   - $regex is RE2 as package regexp has it, not PCRE: no look-around, no
-//     back references, no possessive or atomic groups, \d and \w are ASCII,
-//     and so is $; matching takes linear time
+//     back references, no possessive or atomic groups; it sees characters, not
+//     bytes; \d and \w are ASCII; $ is the very end, not also before a last
+//     newline; matching takes linear time
+//   - a backslash before a backslash in a path stands for one, so that keys
+//     with a backslash can be reached; CouchDB drops them all
 //   - refused with an error that names the place, where CouchDB answers with
-//     nothing or fails: operators that have no field, an unknown $type, a
-//     $mod by zero or beyond 64 bits, a selector beyond the limits below
+//     something odd or fails: conditions that have no field in $and, $or and
+//     $nor, {} among them, which it compares with the whole document; an
+//     unknown $type; a $mod by zero or beyond 64 bits; fields without a name
+//     wherever they stand; a selector beyond the limits below
 //   - $nor inside $elemMatch, $allMatch and $keyMapMatch works
-//   - $text needs a search index, which no database here has, and is refused
+//   - an _id inside $elemMatch or $allMatch compares as any other field
+//   - $beginsWith on _id finds ids that go on with a character beyond U+FFFF
+//   - ids are greater than arrays and objects in every bound; to CouchDB they
+//     are less when it looks for the range that several bounds leave
+//   - an empty $or makes no index usable that leaves documents out
+//   - equality with null or arrays inside of arrays, and with objects of
+//     several members, works where there are indexes; CouchDB 3.5.0 fails
+//   - $text needs a search index, which no database here has, and is refused;
+//     CouchDB refuses it under a field only
 package mango
 
 import (

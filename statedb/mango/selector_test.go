@@ -3,8 +3,11 @@ package mango
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+
+	"pgregory.net/rapid"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
@@ -27,9 +30,19 @@ func TestMatch(t *testing.T) {
 		want               bool
 	}{
 		{`{}`, `{"a":1}`, true},
-		{`{"$and":[]}`, `{}`, true},
-		{`{"$or":[]}`, `{}`, true},
-		{`{"$nor":[]}`, `{}`, true},
+		{`{"$and":[]}`, `{}`, false}, // alone it finds nothing, inside another it matches
+		{`{"$or":[]}`, `{}`, false},
+		{`{"$nor":[]}`, `{}`, false},
+		{`{"$not":{"$or":[]}}`, `{}`, false},
+		{`{"$not":{"$not":{"$and":[]}}}`, `{}`, false},
+		{`{"a":{"$and":[]}}`, `{"a":1}`, false},
+		{`{"a":{"$not":{"$and":[]}}}`, `{"a":1}`, false},
+		{`{"$and":[{"$and":[]}]}`, `{}`, true},
+		{`{"$or":[{"$or":[]}]}`, `{}`, true},
+		{`{"$nor":[{"$nor":[]}]}`, `{}`, true},
+		{`{"a":{"$and":[],"$or":[]}}`, `{}`, true},
+		{`{"$or":[],"a":1}`, `{"a":1}`, true},
+		{`{"$or":[],"a":1}`, `{"a":2}`, false},
 		{`{"a":{"$ne":1}}`, `{}`, false},
 		{`{"a":{"$nin":[1]}}`, `{}`, false},
 		{`{"a":{"$lt":1}}`, `{}`, false},
@@ -77,6 +90,21 @@ func TestMatch(t *testing.T) {
 		{`{"a":{"b.c":1}}`, `{"a":{"b":{"c":1}}}`, true},
 		{`{"a":{"b\\.c":1}}`, `{"a":{"b.c":1}}`, true},
 		{`{"a.0.b":1}`, `{"a":{"0":{"b":1}}}`, true},
+		{`{"a.+1":{}}`, `{"a":["9",{}]}`, true},
+		{`{"a.01":2}`, `{"a":[1,2]}`, true},
+		{`{"a.01":2}`, `{"a":{"1":2}}`, false},
+		{`{"a.-0":1}`, `{"a":[1,2]}`, true},
+		{`{"a.-1":2}`, `{"a":[1,2]}`, false},
+		{`{"a.9223372036854775808":{"$exists":false}}`, `{"a":[1]}`, false},
+		{`{"a":{"\\$ne":1}}`, `{"a":{"$ne":1}}`, true},
+		{`{"a.\\B":{"$beginsWith":"ze"}}`, `{"a":{"B":"zebra"}}`, true},
+		{`{"a\\":1}`, `{"a":1}`, true},
+		{`{"_id":{"$gt":null}}`, `{"_id":"x"}`, true},
+		{`{"_id":{"$gt":5}}`, `{"_id":"x"}`, true},
+		{`{"_id":{"$gte":[]}}`, `{"_id":"x"}`, true}, // ids are greater than all that is no string
+		{`{"_id":{"$lt":{}}}`, `{"_id":"x"}`, false},
+		{`{"_id":{"$not":{"$lt":{}}}}`, `{"_id":"x"}`, true},
+		{`{"_id":{"$ne":[]}}`, `{"_id":"x"}`, true},
 		{`{"a":12345678901234567890123456789012345678901234567890}`, `{"a":12345678901234567890123456789012345678901234567891}`, false},
 	} {
 		if got := selector(t, test.selector).Match(parsed(t, test.document)); got != test.want {
@@ -115,7 +143,7 @@ func TestErrorsNameThePlace(t *testing.T) {
 
 func TestPaths(t *testing.T) {
 	for text, want := range map[string][]string{
-		`a`: {"a"}, `a.b`: {"a", "b"}, `a\.b`: {"a.b"}, `a\\.b`: {`a\`, "b"}, `a.b\.c.d`: {"a", "b.c", "d"}, `a\b`: {`a\b`},
+		`a`: {"a"}, `a.b`: {"a", "b"}, `a\.b`: {"a.b"}, `a\\.b`: {`a\`, "b"}, `a.b\.c.d`: {"a", "b.c", "d"}, `a\b`: {"ab"}, `\$a`: {"$a"}, `a\`: {"a"},
 	} {
 		p := ParsePath(text)
 		if fmt.Sprint([]string(p)) != fmt.Sprint(want) || len(p) != len(want) {
@@ -188,6 +216,17 @@ func FuzzSelector(f *testing.F) {
 		}
 		if matched && plan.Residual != nil && !plan.Residual.Match(d) {
 			t.Fatalf("%s matches %s, the rest of its plan does not", query, document)
+		}
+	})
+}
+
+// TestPathsReadBack: whatever the keys, a path that is printed reads as itself.
+func TestPathsReadBack(t *testing.T) {
+	key := rapid.StringOfN(rapid.SampledFrom([]rune(`ab.\$0é`)), 1, 4, -1)
+	rapid.Check(t, func(t *rapid.T) {
+		p := Path(rapid.SliceOfN(key, 1, 4).Draw(t, "keys"))
+		if again := ParsePath(p.String()); !slices.Equal(p, again) {
+			t.Fatalf("%q prints as %s, which reads as %q", p, p, again)
 		}
 	})
 }

@@ -131,6 +131,8 @@ var operatorTests = []struct {
 	{`{"a.b":1}`, []string{"nested"}},
 	{`{"a\\.b":1}`, []string{"dotted"}},
 	{`{"_id":"one"}`, []string{"one"}},
+	{`{"$or":[]}`, nil},
+	{`{"v.01":2}`, []string{"items"}},
 	{`{"_id":{"$gt":"two"}}`, []string{"words", "zero"}},
 	{`{"_id":{"$in":["one","two"]},"v":{"$gt":1}}`, []string{"two"}},
 }
@@ -295,6 +297,10 @@ func testSort(s *suite) {
 	if part := []string{"b1", "b0", "a8", "a7", "a6", "a5"}; !slices.Equal(got, part) {
 		s.Errorf("a range descending: %v, want %v", got, part)
 	}
+	got = s.find(db, statedb.Votes, statedb.Query{Selector: parse(`{"_id":{"$gte":"a5","$lt":"b1"}}`), Sort: order("-_id"), Limit: 2})
+	if part := []string{"b0", "a8", "a7", "a6", "a5"}; !slices.Equal(got, part) {
+		s.Errorf("ids descending: %v, want %v", got, part)
+	}
 }
 
 func testSortOmitsConstants(s *suite) {
@@ -320,6 +326,7 @@ func testNoIndex(s *suite) {
 	for _, q := range []statedb.Query{
 		{Selector: parse(`{"w":1}`), Sort: order("w")},
 		{Selector: parse(`{"v":1}`), Sort: order("v", "w")},
+		{Selector: parse(`{"v":1}`), Sort: order("_id")}, // without a bound on _id
 		{Selector: parse(`{"v":1}`), UseIndex: "nosuch"},
 		{Selector: parse(`{"w":1}`), UseIndex: "v"},
 	} {

@@ -47,6 +47,33 @@ func (a Address) URL() string {
 	return u.String()
 }
 
+// Do sends a request with a JSON body, "" for none, and wants a status.
+func (a Address) Do(t testing.TB, method, path, body string, status int) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, a.URL()+path, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	if err != nil || response.StatusCode != status {
+		t.Fatalf("%s %s: got %s, %v, %s; want %d", method, path, response.Status, err, answer, status)
+	}
+	return string(answer)
+}
+
+// Replicate copies a database to another one, which is made.
+func (a Address) Replicate(t testing.TB, source, target string) {
+	t.Helper()
+	a.Do(t, http.MethodPost, "/_replicate",
+		fmt.Sprintf(`{"source":%q,"target":%q,"create_target":true}`, a.URL()+"/"+source, a.URL()+"/"+target), http.StatusOK)
+}
+
 // Server is a private CouchDB.
 type Server struct {
 	Address
@@ -130,7 +157,8 @@ level = warning
 	return s, os.WriteFile(filepath.Join(folder, "vm.args"), []byte(strings.Join(kept, "")), 0o600)
 }
 
-// Start starts the server and waits until it answers.
+// Start starts the server and waits until it answers and has its databases
+// for users and replication.
 func (s *Server) Start() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -171,7 +199,7 @@ func (s *Server) awaitUp() error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/_up", nil)
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, s.URL()+"/_users", nil)
 		if err != nil {
 			return err
 		}
