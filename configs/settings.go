@@ -69,6 +69,7 @@ type Database struct {
 	RequestTimeout     time.Duration // of one request
 	InternalQueryLimit int           // rows asked of the database at a time
 	TotalQueryLimit    int           // rows that one request may return
+	AllowScans         bool          // whether a query may read a whole table
 	MaxBatchUpdateSize int           // documents of one bulk write
 	Shards             int           // at creation, 0 for the server's own default
 	Replicas           int           // at creation, 0 for the server's own default

@@ -81,6 +81,7 @@ var settingCases = []struct {
 	{"database.request_timeout", `"1m30s"`, "90s", `"1m30s"`, []string{`35`, `"35"`, `"-1s"`, `"0s"`, `"soon"`}, "a duration with its unit"},
 	{"database.internal_query_limit", `5`, "5", `5`, []string{`0`}, "a whole number from 1"},
 	{"database.total_query_limit", `5`, "5", `5`, []string{`0`}, "a whole number from 1"},
+	{"database.allow_scans", `false`, "no", `false`, []string{`2`, `"maybe"`}, "true or false"},
 	{"database.max_batch_update_size", `5`, "5", `5`, []string{`0`}, "a whole number from 1"},
 	{"database.shards", `5`, "5", `5`, []string{`0`, `"x"`}, "a whole number from 1"},
 	{"database.replicas", `5`, "5", `5`, []string{`0`}, "a whole number from 1"},

@@ -196,6 +196,8 @@ var table = []*setting{
 		always(DefaultInternalQueryLimit), "Rows asked of the database at a time."),
 	row("database.total_query_limit", numberKind(1, maxNumber), func(s *Settings) *int { return &s.Database.TotalQueryLimit },
 		always(DefaultTotalQueryLimit), "Rows that one request may return; a bookmark goes on from there."),
+	row("database.allow_scans", boolKind, func(s *Settings) *bool { return &s.Database.AllowScans }, always(true),
+		"Whether a query that no index serves may read its whole table."),
 	row("database.max_batch_update_size", numberKind(1, maxNumber), func(s *Settings) *int { return &s.Database.MaxBatchUpdateSize },
 		always(DefaultMaxBatchUpdateSize), "Documents of one bulk write."),
 	row("database.shards", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Shards }, always(0),

@@ -28,13 +28,13 @@ const budgetWait = 10 * time.Second
 
 var errTooLarge = &httpError{status: http.StatusRequestEntityTooLarge, message: "the body is too large", closes: true}
 
-// readBody returns a request's whole body and how many bytes of s.reading it
-// holds, which the caller gives back. Beyond smallBody memory grows only with
-// what has arrived and only as far as the budget goes, so clients that
-// announce much and send little hold little.
-func (s *Server) readBody(c echo.Context) (body []byte, held int64, err error) {
+// readBody returns a request's whole body, of most bytes at most, and how many
+// bytes of s.reading it holds, which the caller gives back. Beyond smallBody
+// memory grows only with what has arrived and only as far as the budget goes,
+// so clients that announce much and send little hold little.
+func (s *Server) readBody(c echo.Context, most int64) (body []byte, held int64, err error) {
 	r := c.Request()
-	if r.ContentLength > s.opts.MaxBodyBytes {
+	if r.ContentLength > most {
 		return nil, 0, errTooLarge
 	}
 	size := int64(firstRead)
@@ -46,7 +46,7 @@ func (s *Server) readBody(c echo.Context) (body []byte, held int64, err error) {
 		n, err := r.Body.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]
 		switch {
-		case int64(len(body)) > s.opts.MaxBodyBytes:
+		case int64(len(body)) > most:
 			return nil, held, errTooLarge
 		case err == io.EOF:
 			return body, held, nil
@@ -57,7 +57,7 @@ func (s *Server) readBody(c echo.Context) (body []byte, held int64, err error) {
 		case len(body) < cap(body):
 			continue
 		}
-		grown := min(2*int64(cap(body)), s.opts.MaxBodyBytes+1)
+		grown := min(2*int64(cap(body)), most+1)
 		if grown > smallBody {
 			if err := s.reading.wait(r.Context(), grown-held); err != nil {
 				return nil, held, err

@@ -67,7 +67,12 @@ func (s *Server) translate(c echo.Context, err error) *httpError {
 	case errors.Is(err, node.ErrNotFound):
 		return failure(http.StatusNotFound, "not found")
 	case errors.Is(err, node.ErrBadCursor):
-		return badParameter("bookmark", "no page of this list gave it")
+		return badParameter("bookmark", "no page of this list or query gave it")
+	case errors.Is(err, statedb.ErrBadQuery), errors.Is(err, statedb.ErrNoIndex), errors.Is(err, statedb.ErrScan):
+		reason := strings.TrimPrefix(strings.TrimPrefix(err.Error(), statedb.ErrBadQuery.Error()+": "), "statedb: ")
+		return failure(http.StatusBadRequest, "Invalid query: "+reason)
+	case errors.Is(err, statedb.ErrBuilding):
+		return unavailable("an index that the query needs is being built")
 	case errors.Is(err, node.ErrBusy), errors.Is(err, node.ErrNotReady):
 		return unavailable(err.Error())
 	case errors.Is(err, statedb.ErrUnavailable), errors.Is(err, statedb.ErrNoDatabase), errors.Is(err, statedb.ErrDenied):

@@ -1,11 +1,13 @@
 package httpapi
 
 import (
+	"bytes"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/httpapi/internal/fakenode"
 )
 
@@ -36,6 +38,41 @@ func FuzzQuery(f *testing.F) {
 				t.Errorf("%s?%q: got %d %s", path, query, w.Code, w.Body)
 			}
 			wantError(t, path, answer{w.Code, w.Header(), w.Body.String()}, w.Code, "")
+		}
+	})
+}
+
+// FuzzQueryBody posts any body as a query: the answer is a 200 or an error of
+// the documented shape, never a fault.
+func FuzzQueryBody(f *testing.F) {
+	n := fakenode.New()
+	s := New(n, Options{})
+	for i := range 3 {
+		if _, err := n.Submit(f.Context(), fakenode.CreateTx(someKey, i, 1)); err != nil {
+			f.Fatal(err)
+		}
+	}
+	for _, seed := range []string{
+		`{"table":"transactions","selector":{"asset.data.serial":{"$gte":1}},"fields":["_id","asset.data"],"limit":1}`,
+		`{"table":"votes","start_key":"a","end_key":"b","bookmark":"AAAAAAAAAAAAAAAA"}`,
+		`{"table":"transactions","selector":{"$or":[{"id":{"$regex":"^a"}},{"$not":{"id":1}}]},"use_index":["a","b"],"execution_stats":true}`,
+		`{"table":"backlog","selector":{},"sort":[{"a":"desc"}]}`, `[`, `{"a":1,"a":2}`,
+	} {
+		f.Add([]byte(seed))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		for _, path := range []string{"/query", "/query/explain"} {
+			w := httptest.NewRecorder()
+			s.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/api/v1"+path, bytes.NewReader(body)))
+			if w.Code == 200 {
+				if _, err := canonical.Parse(w.Body.Bytes()); err != nil {
+					t.Errorf("%s %q: got %s: %v", path, body, w.Body, err)
+				}
+				continue
+			}
+			if w.Code != 413 {
+				wantError(t, path, answer{w.Code, w.Header(), w.Body.String()}, 400, "")
+			}
 		}
 	})
 }

@@ -187,15 +187,15 @@ func sealBookmark(cursor string, fingerprint uint64) string {
 }
 
 // openBookmark gives the node's cursor back, or the 400 for what is no
-// bookmark or another list's.
+// bookmark or that of another list or query.
 func openBookmark(bookmark string, fingerprint uint64) (cursor string, err error) {
 	raw, err := base64.RawURLEncoding.DecodeString(bookmark)
 	// The decoder skips line feeds and takes loose bits.
 	if err != nil || len(raw) <= 8 || base64.RawURLEncoding.EncodeToString(raw) != bookmark {
-		return "", badParameter("bookmark", "no page of this list gave it")
+		return "", badParameter("bookmark", "no page of this list or query gave it")
 	}
 	if binary.BigEndian.Uint64(raw) != fingerprint {
-		return "", badParameter("bookmark", "it belongs to a list with other parameters")
+		return "", badParameter("bookmark", "it belongs to a list or query with other parameters")
 	}
 	return string(raw[8:]), nil
 }

@@ -40,6 +40,8 @@ func (s *Server) routes() []route {
 		{method: get, path: "/api/v1/blocks", params: []string{"tx_id", "status", "limit", "bookmark"}, handle: s.listBlocks},
 		{method: get, path: "/api/v1/blocks/:id", handle: s.getBlock},
 		{method: get, path: "/api/v1/votes", params: []string{"block_id", "limit", "bookmark"}, handle: s.listVotes},
+		{method: post, path: "/api/v1/query", handle: s.postQuery},
+		{method: post, path: "/api/v1/query/explain", handle: s.explainQuery},
 		{method: get, path: "/api/v1/streams/valid_tx", handle: s.streamValid, side: true},
 		{method: get, path: "/healthz", handle: s.healthz, side: true},
 		{method: get, path: "/readyz", handle: s.readyz, side: true},

@@ -78,7 +78,7 @@ func (s *Server) postTransaction(c echo.Context, q query) error {
 // many are validated at once as fit s.parsing: a parsed body takes some thirty
 // times its length.
 func (s *Server) submit(c echo.Context) (*ledger.Transaction, error) {
-	body, held, err := s.readBody(c)
+	body, held, err := s.readBody(c, s.opts.MaxBodyBytes)
 	if held > 0 {
 		defer s.reading.give(held)
 	}

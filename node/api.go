@@ -5,7 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
 )
 
 // Errors that callers of a Node tell apart with errors.Is. Transactions that
@@ -33,6 +35,44 @@ func (e *RefusedError) Error() string { return e.Reason }
 type Page struct {
 	Cursor string
 	Limit  int
+}
+
+// QueryRequest asks for documents of a table, by Mango selector or, when Range
+// is set, by their ids.
+type QueryRequest struct {
+	Table    string          // one of statedb.Tables
+	Selector canonical.Value // an object
+	Sort     []statedb.SortField
+	// UseIndex names the index to use, "" for any. DesignDoc is the design
+	// document that has it; when only UseIndex is set that may be a design
+	// document's name too.
+	UseIndex, DesignDoc string
+
+	Range      bool
+	Start, End string // ids, Start <= id < End; "" is open
+
+	Fields   []string // dotted paths to keep; empty keeps all
+	Limit    int      // rows of the page, at least 1
+	Bookmark string   // of the page before, "" for the first
+}
+
+// QueryPage is one page of what a query finds. It may be shorter than the
+// limit, even empty, though others follow.
+type QueryPage struct {
+	// Documents are JSON objects in canonical form with their _id, or only the
+	// fields asked for.
+	Documents [][]byte
+	Bookmark  string // of the next page; "" when this was the last
+	Warning   string // that every document of the table was read, or ""
+	Stats     statedb.Stats
+}
+
+// QueryPlan tells how a query is answered.
+type QueryPlan struct {
+	statedb.Plan
+	// Advice names the fields, in order, of an index that would spare a scan;
+	// nil where there is no scan, or no index would help.
+	Advice []string
 }
 
 // Event is one transaction that became valid.
@@ -91,6 +131,16 @@ type API interface {
 	BlocksWith(ctx context.Context, txID string, status string, p Page) (blockIDs []string, next string, err error)
 	// Votes lists the canonical forms of all votes on a block, sound or not.
 	Votes(ctx context.Context, blockID string, p Page) (votes [][]byte, next string, err error)
+
+	// Query reads one page of the documents that a query asks for. What this
+	// node does not know to be sound is left out, nothing is served altered.
+	// Errors wrap statedb.ErrBadQuery, ErrNoIndex, ErrScan or ErrBuilding, as
+	// statedb.DB's Find has them; ErrBadCursor, when the bookmark is of another
+	// query, where Fields make no difference; or ErrNotReady.
+	Query(ctx context.Context, q QueryRequest) (QueryPage, error)
+	// Explain tells how Query would go about it, also where it would refuse a
+	// scan.
+	Explain(ctx context.Context, q QueryRequest) (QueryPlan, error)
 
 	// Subscribe opens a stream of valid transactions from now on.
 	Subscribe() Subscription

@@ -44,8 +44,7 @@ func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, member
 		return nil, err
 	}
 	block := ledger.NewBlock(key, time.Now().Unix(), members, []*ledger.Transaction{t})
-	body := append(append([]byte(`{"genesis":`), block.Bytes()...), '}')
-	results, err := db.Write(ctx, statedb.Bigchain, []statedb.Write{{ID: genesisID, Body: body}})
+	results, err := db.Write(ctx, statedb.Bigchain, []statedb.Write{{ID: genesisID, Body: genesisClaim(block)}})
 	if err == nil {
 		err = results[0].Err
 	}
@@ -53,6 +52,11 @@ func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, member
 		return nil, fmt.Errorf("write the genesis block: %w", err)
 	}
 	return readGenesis(ctx, db)
+}
+
+// genesisClaim is the body of the document that claims the first block.
+func genesisClaim(b *ledger.Block) []byte {
+	return append(append([]byte(`{"genesis":`), b.Bytes()...), '}')
 }
 
 // readGenesis returns the claimed first block, or ErrNotInitialized.

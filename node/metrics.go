@@ -4,7 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 // metrics are what a node counts of itself.
 type metrics struct {
-	accepted, refused, blocks, votes, valid, reassigned, faults prometheus.Counter
+	accepted, refused, blocks, votes, valid, reassigned, faults, withheld prometheus.Counter
 }
 
 func newMetrics(n *Node, registry prometheus.Registerer) *metrics {
@@ -22,6 +22,7 @@ func newMetrics(n *Node, registry prometheus.Registerer) *metrics {
 		valid:      counter("transactions_valid_total", "Transactions that became valid while this node ran."),
 		reassigned: counter("backlog_reassigned_total", "Backlog entries that this node took from an assignee that was too slow."),
 		faults:     counter("faults_total", "Documents by strangers, liars or broken nodes."),
+		withheld:   counter("query_documents_withheld_total", "Documents left out of queries: not the ledger's, or not decided here yet."),
 	}
 	all = append(all, prometheus.NewGaugeFunc(
 		prometheus.GaugeOpts{Namespace: "couchledger", Name: "backlog_entries", Help: "Undecided transactions that this node tracks."},

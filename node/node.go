@@ -57,6 +57,7 @@ type Options struct {
 	// ReassignDelay is how long an entry of the backlog may lie with one node
 	// before the next one takes it.
 	ReassignDelay time.Duration
+	Queries       QueryOptions
 	Logger        *slog.Logger
 	Registry      prometheus.Registerer // nil: metrics are counted for nobody
 	FS            vfs.FS                // nil: the machine's own file system
@@ -72,6 +73,7 @@ type Node struct {
 	rules    consensus.Rules
 	indexes  map[string][]statedb.Index // to deploy
 	delay    time.Duration
+	queries  QueryOptions
 	patience time.Duration // with the database when it is asked for its health
 	log      *slog.Logger
 	metrics  *metrics
@@ -90,6 +92,8 @@ type Node struct {
 	effects      *effects
 	hub          *hub
 	waiters      waiters
+
+	withheld withheld
 
 	caughtUp chan struct{} // closed once both feeds have been read to their heads
 	stopping atomic.Bool
@@ -115,12 +119,14 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		}
 		o.Rules = rules
 	}
+	o.Queries.setDefaults()
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, patience: o.patience, log: o.Logger,
+		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
 		members:      membersOf(o.Key.Public, o.Keyring),
 		posts:        make(chan post, maxWaiting),
 		failedWrites: make(chan statedb.Write, 1),
 		events:       make(chan event, eventQueue),
+		withheld:     withheld{told: map[string]bool{}},
 		caughtUp:     make(chan struct{}),
 		trouble:      newTrouble(),
 	}

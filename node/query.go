@@ -213,6 +213,7 @@ func (n *Node) AssetTransactions(ctx context.Context, assetID string, operation 
 	if operation == ledger.Create {
 		p.Limit = 1 // it is the first, and there is no other
 	}
+	p.Limit = min(p.Limit, n.queries.BatchRows) // the bodies are read at once
 	entries, next, err := n.state.AssetTransactions(assetID, operation, p.Cursor, p.Limit)
 	if operation == ledger.Create {
 		next = ""
@@ -270,7 +271,7 @@ func (n *Node) BlocksWith(_ context.Context, txID string, status string, p Page)
 // Votes lists the canonical forms of all votes on a block, sound or not.
 func (n *Node) Votes(ctx context.Context, blockID string, p Page) ([][]byte, string, error) {
 	page, err := n.db.Range(ctx, statedb.Votes, statedb.Range{
-		Start: ledger.VoteID(blockID, ""), End: blockID + ";", Limit: p.Limit, Bookmark: p.Cursor,
+		Start: ledger.VoteID(blockID, ""), End: blockID + ";", Limit: min(p.Limit, n.queries.BatchRows), Bookmark: p.Cursor,
 	})
 	if errors.Is(err, statedb.ErrBadBookmark) {
 		err = ErrBadCursor

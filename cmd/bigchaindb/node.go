@@ -106,6 +106,9 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	n, err := node.Open(ctx, node.Options{
 		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules, Indexes: all,
 		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
+		Queries: node.QueryOptions{
+			BatchRows: settings.Database.InternalQueryLimit, MaxRows: settings.Database.TotalQueryLimit, NoScans: !settings.Database.AllowScans,
+		},
 	})
 	if err != nil {
 		return err

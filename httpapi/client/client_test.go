@@ -168,3 +168,50 @@ func TestErrors(t *testing.T) {
 		}
 	}
 }
+
+// TestQuery iterates over all pages of a query.
+func TestQuery(t *testing.T) {
+	n := fakenode.New()
+	c := serve(t, n) // pages of 2
+	for i := range 5 {
+		if _, err := n.Submit(t.Context(), fakenode.CreateTx("4K9sWUMFwTgaDGPfdynrbxWqWS6sWmKbZoTjxLtVUibD", i, 1)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	q := client.Query{Table: "transactions", Selector: map[string]any{"asset.data.serial": map[string]any{"$gte": 1}}, Fields: []string{"asset.data.serial"}}
+	docs := collect(t, c.Query(t.Context(), q))
+	var serials []string
+	for _, d := range docs {
+		serials = append(serials, string(d))
+	}
+	slices.Sort(serials)
+	if want := `{"asset":{"data":{"serial":1}}}`; len(serials) != 4 || serials[0] != want {
+		t.Errorf("got %q, want 4 that begin with %s", serials, want)
+	}
+	page, err := c.QueryPage(t.Context(), q)
+	if err != nil || len(page.Docs) != 2 || page.Bookmark == "" || page.Warning == "" {
+		t.Errorf("got page %+v, %v", page, err)
+	}
+	q.Bookmark = page.Bookmark
+	if rest := collect(t, c.Query(t.Context(), q)); len(rest) != 2 {
+		t.Errorf("from a bookmark on: got %d documents, want 2", len(rest))
+	}
+	plan, err := c.Explain(t.Context(), client.Query{Table: "votes", Selector: map[string]any{"a": 1}})
+	if err != nil || !plan.Scan || plan.Index != nil || !slices.Equal(plan.IndexAdvised, []string{"a"}) {
+		t.Errorf("got plan %+v, %v", plan, err)
+	}
+	plan, err = c.Explain(t.Context(), client.Query{Table: "votes", Selector: map[string]any{"a": 1}, UseIndex: "x"})
+	if err != nil || plan.Scan || plan.Index == nil || len(plan.Index.Fields) != 2 || plan.Covering == "" {
+		t.Errorf("got plan %+v, %v", plan, err)
+	}
+	start := ""
+	if docs := collect(t, c.Query(t.Context(), client.Query{Table: "transactions", StartKey: &start})); len(docs) != 5 {
+		t.Errorf("a range: got %d documents, want 5", len(docs))
+	}
+	for doc, err := range c.Query(t.Context(), client.Query{Table: "transactions", Selector: map[string]any{}, Sort: []client.Sort{{Field: "a", Descending: true}}}) {
+		if doc != nil {
+			t.Errorf("got a document %s", doc)
+		}
+		wantStatus(t, err, 400, "Invalid query: no usable index")
+	}
+}

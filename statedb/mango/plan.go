@@ -78,8 +78,7 @@ func (p *Plan) Describe() string {
 //
 // Errors wrap statedb.ErrNoIndex or statedb.ErrBadQuery.
 func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use string) (*Plan, error) {
-	reverse, err := checkSort(sort)
-	if err != nil {
+	if err := CheckSort(sort); err != nil {
 		return nil, err
 	}
 	terms := s.root.conjuncts(nil)
@@ -110,21 +109,46 @@ func NewPlan(s *Selector, sort []statedb.SortField, indexes []statedb.Index, use
 		}
 		return nil, fmt.Errorf("%w: none gives the order asked for", statedb.ErrNoIndex)
 	}
-	best.Reverse = reverse
+	best.Reverse = len(sort) > 0 && sort[0].Descending
 	return best, nil
 }
 
-func checkSort(sort []statedb.SortField) (reverse bool, err error) {
+// CheckSort refuses what no index can give: field names with an empty part,
+// and fields in different directions. Errors wrap statedb.ErrBadQuery.
+func CheckSort(sort []statedb.SortField) error {
 	for _, f := range sort {
 		if slices.Contains(ParsePath(f.Field), "") {
-			return false, fmt.Errorf("%w: sort: the field name %q has an empty part", statedb.ErrBadQuery, f.Field)
+			return fmt.Errorf("%w: sort: the field name %q has an empty part", statedb.ErrBadQuery, f.Field)
 		}
 		if f.Descending != sort[0].Descending {
-			return false, fmt.Errorf("%w: sort: all fields must ascend or all descend", statedb.ErrBadQuery)
+			return fmt.Errorf("%w: sort: all fields must ascend or all descend", statedb.ErrBadQuery)
 		}
-		reverse = f.Descending
 	}
-	return reverse, nil
+	return nil
+}
+
+// Advise names the fields, in order, of an index that would spare a scan: those
+// that the selector holds constant, then one that it bounds. It is nil where no
+// index would help, as for a $regex or an $or alone.
+func Advise(s *Selector) []string {
+	var constant, bounded []string
+	for _, t := range s.root.conjuncts(nil) {
+		if t.cond == nil || t.path == "_id" || t.path == "_rev" || slices.Contains(constant, t.path) {
+			continue
+		}
+		switch t.cond.op {
+		case opEq:
+			constant = append(constant, t.path)
+		case opLt, opLte, opGt, opGte, opBeginsWith:
+			bounded = append(bounded, t.path)
+		}
+	}
+	for _, path := range bounded {
+		if !slices.Contains(constant, path) {
+			return append(constant, path)
+		}
+	}
+	return constant
 }
 
 func better(a, b *Plan, indexes []statedb.Index) bool {

@@ -221,3 +221,39 @@ var conditions = rapid.Custom(func(t *rapid.T) canonical.Value {
 	}
 	return query
 })
+
+// TestAdvise: the index advised serves the selector, and where none is advised
+// none over a field of the selector would.
+func TestAdvise(t *testing.T) {
+	for selector, want := range map[string]string{
+		`{"a":1}`:                                         "a",
+		`{"b":{"$gt":1},"a":1}`:                           "a b",
+		`{"a":{"$gt":1},"b":{"$lt":1}}`:                   "a",
+		`{"a":{"$gte":1,"$lt":5}}`:                        "a",
+		`{"d":{"e":"x"},"c.x":{"$beginsWith":"y"},"b":2}`: "b d.e c.x",
+		`{"$and":[{"a":1},{"a":{"$gt":0}},{"b":3}]}`:      "a b",
+		`{"$or":[{"a":1},{"b":1}],"c":1}`:                 "c",
+		`{"$or":[{"a":1},{"b":1}]}`:                       "",
+		`{"a":{"$regex":"x"}}`:                            "",
+		`{"a":{"$in":[1,2]}}`:                             "",
+		`{"a":{"$exists":true}}`:                          "",
+		`{"_id":{"$ne":"x"}}`:                             "",
+		`{}`:                                              "",
+	} {
+		s, err := Parse(parsed(t, selector))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := Advise(s)
+		if strings.Join(got, " ") != want {
+			t.Errorf("%s: got %q, want %q", selector, got, want)
+		}
+		if len(got) == 0 {
+			continue
+		}
+		plan, err := NewPlan(s, nil, []statedb.Index{over("x", got...)}, "")
+		if err != nil || plan.Index != 0 || len(plan.Served) != len(got) {
+			t.Errorf("%s: the index advised gives the plan %+v, %v", selector, plan, err)
+		}
+	}
+}
