@@ -212,23 +212,24 @@ func (c *couch) footprint(ctx context.Context) (f footprint, err error) {
 	return f, nil
 }
 
-// settleTime is how long what follows the decisions may take: writing the
-// transactions table, emptying the backlog.
-const settleTime = 10 * time.Second
-
-// settled waits until the backlog is as short as it was before a load, so that
-// the load's whole work is done, and gives the footprint then.
-func (c *couch) settled(ctx context.Context, before int) (footprint, error) {
+// settled waits until the backlog is as short as it was before a load, which
+// tells that the load's whole work is done: what is decided is written to the
+// transactions table first and leaves the backlog then. It reports false when
+// that takes longer than patience.
+func (c *couch) settled(ctx context.Context, before int, patience time.Duration) (bool, error) {
 	const pause = 100 * time.Millisecond
 	for begin := time.Now(); ; {
 		f, err := c.footprint(ctx)
-		if err != nil || f.backlog <= before || time.Since(begin) > settleTime {
-			return f, err
+		if err != nil || f.backlog <= before {
+			return err == nil, err
+		}
+		if time.Since(begin) > patience {
+			return false, nil
 		}
 		select {
 		case <-time.After(pause):
 		case <-ctx.Done():
-			return f, fmt.Errorf("bench: %w", ctx.Err())
+			return false, fmt.Errorf("bench: %w", ctx.Err())
 		}
 	}
 }

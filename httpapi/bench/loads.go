@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/couchledger/couchledger/node/ledger"
 )
@@ -13,7 +14,8 @@ import (
 type loaded struct {
 	connections        int
 	creates, transfers result
-	requests           float64 // to CouchDB
+	requests           float64       // to CouchDB
+	behind             time.Duration // from the last event until all was written for queries
 }
 
 func (l loaded) valid() int { return l.creates.valid + l.transfers.valid }
@@ -82,6 +84,10 @@ func (r *run) raw(ctx context.Context, when string) (float64, error) {
 	return rate, err
 }
 
+// settleTime is how long the node may take after a load to write what it has
+// decided.
+const settleTime = 2 * time.Minute
+
 // createsAndTransfers posts one load and gives its CREATEs' ids. backlog is
 // how many entries it had before.
 func (r *run) createsAndTransfers(ctx context.Context, connections, backlog int) (l loaded, ids []string, err error) {
@@ -119,8 +125,13 @@ func (r *run) createsAndTransfers(ctx context.Context, connections, backlog int)
 	if err != nil || r.couch == nil {
 		return l, ids, err
 	}
-	if _, err := r.couch.settled(ctx, backlog); err != nil {
+	begin := time.Now()
+	settled, err := r.couch.settled(ctx, backlog, settleTime)
+	if err != nil {
 		return l, nil, err
+	}
+	if l.behind = time.Since(begin); !settled {
+		r.fail(fmt.Sprintf("%v after a load the node has not written everything: what CouchDB did for it is not counted whole", settleTime))
 	}
 	after, err := r.couchRequests()
 	l.requests = after - requests
@@ -162,6 +173,7 @@ func (r *run) addLoaded(report *Report, l loaded, ref reference) {
 	report.addLoad(r.named("CREATE", l.connections), l.creates, ref, want.create, r.goals.lastFirst)
 	report.addLoad(r.named("TRANSFER", l.connections), l.transfers, ref, want.transfer, r.goals.lastFirst)
 	if r.couch != nil && l.valid() > 0 {
+		report.add(Figure{Name: r.named("Last event to all written", l.connections), Value: l.behind.Seconds(), Unit: "s"})
 		report.add(atMost(r.named("CouchDB requests per transaction", l.connections), l.requests/float64(l.valid()), "", want.requests))
 	}
 }
