@@ -4,18 +4,21 @@
 //
 // It signs as a client does, so on one machine load and node share the cores;
 // the figures are put in proportion to the Ed25519 verifications per second
-// that the same cores manage alone.
+// that the same cores manage alone, and those of a node on CouchDB to the
+// documents per second that the same CouchDB takes alone.
 package bench
 
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/url"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,9 +34,12 @@ type Options struct {
 	// AllowRemote permits nodes that are not on this machine: the load writes
 	// to the ledger for good.
 	AllowRemote bool
-	// Connections post and read at once. 0 is 32.
-	Connections int
-	// Count is how many CREATEs are posted, then as many TRANSFERs. 0 is 20,000.
+	// CouchDB is where the node keeps its ledger; nil for the embedded store.
+	CouchDB *CouchDB `json:"-"` // it holds a password
+	// Connections post at once, in one load after the other; the last number
+	// reads, too. None is 32, and 256 before it with CouchDB.
+	Connections []int
+	// Count is how many CREATEs a load posts, then as many TRANSFERs. 0 is 20,000.
 	Count int
 	// Singles is how many transactions are posted one at a time. 0 is 100.
 	Singles int
@@ -41,9 +47,12 @@ type Options struct {
 	Outputs int
 	// Transfers is how many the asset with a history has. 0 is 2,000.
 	Transfers int
-	// Full raises the three to the issue's 100,000, 100,000 and 20,000 where
-	// they are 0.
+	// Full raises Count, Outputs and Transfers to the issue's 100,000, 100,000
+	// and 20,000 where they are 0, and compares pages of a query.
 	Full bool
+	// RawDocuments is how many each measurement of CouchDB alone writes. 0 is
+	// 20,000.
+	RawDocuments int
 	// PreSign signs everything before the clock starts.
 	PreSign bool
 	// Steady is how long the measurements without a count last: verifications
@@ -53,6 +62,12 @@ type Options struct {
 	// lost. 0 is 60 s.
 	Patience time.Duration
 }
+
+// The numbers of connections that goals are set for.
+const (
+	manyConnections = 256
+	someConnections = 32
+)
 
 // DefaultURL is where a node listens unless told otherwise.
 const DefaultURL = "http://localhost:9984"
@@ -65,8 +80,13 @@ func (o *Options) setDefaults() {
 			*v = quick
 		}
 	}
-	or(&o.Connections, 32, 32)
+	if len(o.Connections) == 0 && o.CouchDB != nil {
+		o.Connections = []int{manyConnections, someConnections}
+	} else if len(o.Connections) == 0 {
+		o.Connections = []int{someConnections}
+	}
 	or(&o.Count, 20_000, 100_000)
+	or(&o.RawDocuments, 20_000, 20_000)
 	or(&o.Singles, 100, 100)
 	or(&o.Outputs, 10_000, 100_000)
 	or(&o.Transfers, 2_000, 20_000)
@@ -102,11 +122,15 @@ func checkLoopback(ctx context.Context, address string) error {
 // run is one measurement under way.
 type run struct {
 	opts     Options
+	goals    goals
 	client   *client.Client
+	couch    *couch // nil without CouchDB
 	progress *progress
 	tracker  *tracker
 	owners   []ledger.KeyPair
 	id       string // makes the run's assets its own
+
+	connections int // of the load under way
 
 	mu      sync.Mutex
 	errors  map[string]int
@@ -122,6 +146,9 @@ const ownerCount = 64
 // report; an error means that nothing could be measured.
 func Run(ctx context.Context, opts Options, w io.Writer) (Report, error) {
 	opts.setDefaults()
+	if slices.Min(opts.Connections) < 1 {
+		return Report{}, errors.New("bench: a load needs one connection at least")
+	}
 	if !opts.AllowRemote {
 		if err := checkLoopback(ctx, opts.URL); err != nil {
 			return Report{}, err
@@ -136,8 +163,12 @@ func Run(ctx context.Context, opts Options, w io.Writer) (Report, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	r := &run{
-		opts: opts, client: c, progress: newProgress(w), tracker: newTracker(),
+		opts: opts, goals: opts.goals(), client: c, connections: slices.Min(opts.Connections), progress: newProgress(w), tracker: newTracker(),
 		id: rand.Text(), errors: map[string]int{},
+	}
+	if opts.CouchDB != nil {
+		r.couch = newCouch(*opts.CouchDB)
+		defer r.couch.close()
 	}
 	for range ownerCount {
 		r.owners = append(r.owners, ledger.GenerateKeyPair())
@@ -160,9 +191,6 @@ func (r *run) measure(ctx context.Context, report *Report) error {
 	if resp, err := ready.do(http.MethodGet, "/readyz", nil); err != nil || resp.status != http.StatusOK {
 		return fmt.Errorf("bench: the node at %s is not ready: %s", r.opts.URL, failure(resp, err))
 	}
-	verifications := r.verifications(ctx)
-	report.add(Figure{Name: "Ed25519 verifications, all cores", Value: verifications, Unit: "/s"})
-
 	first, err := r.client.Stream(ctx)
 	if err != nil {
 		return err
@@ -184,10 +212,12 @@ func (r *run) measure(ctx context.Context, report *Report) error {
 		<-watched
 	}()
 
-	for _, phase := range []func(context.Context, *Report, float64) error{
-		r.createsAndTransfers, r.singles, r.outputs, r.pages,
-	} {
-		if err := phase(ctx, report, verifications); err != nil {
+	phases := []func(context.Context, *Report) error{r.loads, r.singles}
+	if r.opts.Full {
+		phases = append(phases, r.query) // before there are CREATEs of other sizes
+	}
+	for _, phase := range append(phases, r.outputs, r.pages) {
+		if err := phase(ctx, report); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {

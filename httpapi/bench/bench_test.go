@@ -22,7 +22,12 @@ import (
 
 func serve(t *testing.T, n *fakenode.Node) string {
 	t.Helper()
-	s := httpapi.New(n, httpapi.Options{Logger: slog.New(slog.DiscardHandler)})
+	return serveWith(t, n, httpapi.Options{Logger: slog.New(slog.DiscardHandler)})
+}
+
+func serveWith(t *testing.T, n *fakenode.Node, opts httpapi.Options) string {
+	t.Helper()
+	s := httpapi.New(n, opts)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +45,7 @@ func serve(t *testing.T, n *fakenode.Node) string {
 }
 
 func quick(url string) Options {
-	return Options{URL: url, Connections: 4, Count: 300, Singles: 5, Outputs: 1500, Transfers: 250, Steady: 20 * time.Millisecond, Patience: 20 * time.Second}
+	return Options{URL: url, Connections: []int{4}, Count: 300, Singles: 5, Outputs: 1500, Transfers: 250, Steady: 20 * time.Millisecond, Patience: 20 * time.Second}
 }
 
 func TestRun(t *testing.T) {
@@ -67,7 +72,7 @@ func TestRun(t *testing.T) {
 		}
 		for _, want := range []string{
 			"Ed25519 verifications, all cores", "CREATE, final", "TRANSFER, final", "CREATE, last / first", "GET by id",
-			"One at a time, POST to valid, median", "Unspent outputs, with history / alone", "Page, last / first", "Node's resident memory over both, peak",
+			"One at a time, POST to valid, median", "Unspent outputs, with history / alone", "Page, last / first", "Node's resident memory over the loads, peak",
 		} {
 			if !slices.Contains(names, want) {
 				t.Errorf("%s: no figure %q in %q", name, want, names)

@@ -24,7 +24,7 @@ const (
 
 // outputs compares what the unspent outputs cost of an owner with a long
 // history, all of it spent but ten, with those of an owner who has ten alone.
-func (r *run) outputs(ctx context.Context, report *Report, _ float64) error {
+func (r *run) outputs(ctx context.Context, report *Report) error {
 	rich, poor, sink := ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
 	pay := func(owner string, n int) []ledger.Payment {
 		list := make([]ledger.Payment, n)
@@ -64,14 +64,16 @@ func (r *run) outputs(ctx context.Context, report *Report, _ float64) error {
 	if err != nil || !r.whole(res, made, "outputs") {
 		return err
 	}
-	path := func(owner ledger.KeyPair) string { return "/api/v1/outputs?unspent=true&public_key=" + owner.Public }
-	long, short, err := r.compare(ctx, "unspent outputs", path(rich), path(poor), unspentLeft)
+	list := func(owner ledger.KeyPair) question {
+		return getting("/api/v1/outputs?unspent=true&public_key=" + owner.Public)
+	}
+	long, short, err := r.compare(ctx, "unspent outputs", list(rich), list(poor), unspentLeft)
 	if err != nil {
 		return err
 	}
 	report.add(Figure{Name: fmt.Sprintf("Unspent outputs, 10 of %d, median", total), Value: milliseconds(long), Unit: "ms"})
 	report.add(Figure{Name: "Unspent outputs, 10 alone, median", Value: milliseconds(short), Unit: "ms"})
-	report.add(atMost("Unspent outputs, with history / alone", quotient(long, short), "×", 3))
+	report.add(atMost("Unspent outputs, with history / alone", quotient(long, short), "×", r.goals.outputs))
 	return nil
 }
 
@@ -86,7 +88,7 @@ func (r *run) whole(res result, want int, what string) bool {
 }
 
 // pages compares the first page of a long list of transfers with its last.
-func (r *run) pages(ctx context.Context, report *Report, _ float64) error {
+func (r *run) pages(ctx context.Context, report *Report) error {
 	// The last page must be a full one to compare.
 	total := max(2, (r.opts.Transfers+historyPage-1)/historyPage) * historyPage
 	width := min(total, fanOut)
@@ -133,13 +135,13 @@ func (r *run) pages(ctx context.Context, report *Report, _ float64) error {
 	if rows != total {
 		r.fail(fmt.Sprintf("pages hold %d transfers instead of %d", rows, total))
 	}
-	end, begin, err := r.compare(ctx, "pages", last, first, historyPage)
+	end, begin, err := r.compare(ctx, "pages", getting(last), getting(first), historyPage)
 	if err != nil {
 		return err
 	}
 	report.add(Figure{Name: fmt.Sprintf("Page of %d, first of %d, median", historyPage, total/historyPage), Value: milliseconds(begin), Unit: "ms"})
 	report.add(Figure{Name: "Page of " + strconv.Itoa(historyPage) + ", last, median", Value: milliseconds(end), Unit: "ms"})
-	report.add(atMost("Page, last / first", quotient(end, begin), "×", 1.25))
+	report.add(atMost("Page, last / first", quotient(end, begin), "×", r.goals.pages))
 	return nil
 }
 
@@ -165,9 +167,17 @@ func (r *run) lastPage(ctx context.Context, path string) (last string, rows int,
 	return last, rows, nil
 }
 
-// compare reads two lists in turn and gives the median time of each. Both
+// question is a request for a list.
+type question struct {
+	method, path string
+	body         []byte
+}
+
+func getting(path string) question { return question{method: http.MethodGet, path: path} }
+
+// compare asks for two lists in turn and gives the median time of each. Both
 // must have as many rows as said.
-func (r *run) compare(ctx context.Context, label, long, short string, rows int) (ofLong, ofShort time.Duration, err error) {
+func (r *run) compare(ctx context.Context, label string, long, short question, rows int) (ofLong, ofShort time.Duration, err error) {
 	w, err := r.dial()
 	if err != nil {
 		return 0, 0, err
@@ -176,9 +186,9 @@ func (r *run) compare(ctx context.Context, label, long, short string, rows int) 
 	r.progress.start(label, historyReads)
 	var took [2][]time.Duration
 	for i := range historyReads {
-		for which, path := range []string{long, short} {
+		for which, q := range []question{long, short} {
 			begin := time.Now()
-			resp, err := w.do(http.MethodGet, path, nil)
+			resp, err := w.do(q.method, q.path, q.body)
 			took[which] = append(took[which], time.Since(begin))
 			if err != nil || resp.status != http.StatusOK {
 				return 0, 0, errors.New("bench: " + label + ": " + failure(resp, err))

@@ -45,7 +45,7 @@ func (r result) edges(n int) (first, last float64) {
 	return perSecond(n, r.finals[n-1].Sub(r.begin)), perSecond(n, r.finals[end].Sub(r.finals[end-n]))
 }
 
-// load posts count transactions over the run's connections and waits until
+// load posts count transactions over r.connections and waits until
 // they are decided.
 func (r *run) load(ctx context.Context, label string, count int, make maker) (result, error) {
 	if r.opts.PreSign {
@@ -104,7 +104,7 @@ func (r *run) load(ctx context.Context, label string, count int, make maker) (re
 // each runs work once per connection.
 func (r *run) each(ctx context.Context, work func(*wire)) {
 	var wg sync.WaitGroup
-	for range r.opts.Connections {
+	for range r.connections {
 		wg.Go(func() {
 			w, err := r.dial()
 			if err != nil {
@@ -127,7 +127,7 @@ func (r *run) preSign(ctx context.Context, label string, count int, make maker) 
 		mu     sync.Mutex
 		failed error
 	)
-	for range r.opts.Connections {
+	for range r.connections {
 		wg.Go(func() {
 			for i := int(next.Add(1)) - 1; i < count && ctx.Err() == nil; i = int(next.Add(1)) - 1 {
 				t, err := make(i)
