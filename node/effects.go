@@ -16,8 +16,16 @@ const (
 	// othersDelay is how long the maker of a valid block has to carry out its
 	// consequences before the other nodes see to what is missing.
 	othersDelay = 10 * time.Second
-	// maxEffectBlocks is how many decided blocks are kept in memory for that.
-	maxEffectBlocks = 8
+	// maxBehind is how many own transactions may be decided and not yet carried
+	// out before no more blocks are made: what a database can keep up with is
+	// the rate of the whole way, not that of the decisions.
+	maxBehind = 20_000
+	// sweepEvery is the least time between two looks at what is to do, so that
+	// much is done at a time.
+	sweepEvery = 200 * time.Millisecond
+	// maxEffectBytes is how many bytes of decided blocks are kept in memory for
+	// that; others are read again.
+	maxEffectBytes = 32 << 20
 )
 
 // effects carries out what follows from a valid block: its transactions are
@@ -30,12 +38,20 @@ type effects struct {
 
 	mu      sync.Mutex
 	blocks  map[string]*ledger.Block // own, just decided
+	kept    int                      // bytes of blocks
 	cleared []string                 // transactions whose backlog entries came too late
 	due     map[uint64]time.Time     // decisions on others' blocks
+	most    int                      // maxBehind, but for tests
+	own     map[uint64]int           // transactions of decisions on own blocks
+	behind  int                      // sum of own
+	caught  chan struct{}            // one token when behind fell
 }
 
 func newEffects(n *Node) *effects {
-	e := &effects{n: n, wake: make(chan struct{}, 1), blocks: map[string]*ledger.Block{}, due: map[uint64]time.Time{}}
+	e := &effects{
+		n: n, wake: make(chan struct{}, 1), blocks: map[string]*ledger.Block{}, due: map[uint64]time.Time{},
+		most: maxBehind, own: map[uint64]int{}, caught: make(chan struct{}, 1),
+	}
 	e.busy.Store(true)
 	e.signal()
 	return e
@@ -52,8 +68,13 @@ func (e *effects) signal() {
 func (e *effects) enqueue(d chainstate.Decision, block *ledger.Block) {
 	e.busy.Store(true)
 	e.mu.Lock()
-	if block != nil && len(e.blocks) < maxEffectBlocks {
+	if d.Maker == e.n.key.Public && e.own[d.Number] == 0 {
+		e.own[d.Number] = len(d.Transactions)
+		e.behind += len(d.Transactions)
+	}
+	if block != nil && e.blocks[d.BlockID] == nil && e.kept < maxEffectBytes {
 		e.blocks[d.BlockID] = block
+		e.kept += block.Size()
 	}
 	e.mu.Unlock()
 	e.signal()
@@ -68,12 +89,31 @@ func (e *effects) clear(tx string) {
 	e.signal()
 }
 
+// await returns when not too much is left to do for more blocks to be made,
+// or false when ctx ends.
+func (e *effects) await(ctx context.Context) bool {
+	for {
+		e.mu.Lock()
+		behind := e.behind
+		e.mu.Unlock()
+		if behind < e.most {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-e.caught:
+		}
+	}
+}
+
 // idle reports whether nothing is left to do for now.
 func (e *effects) idle() bool { return !e.busy.Load() }
 
 func (e *effects) run(ctx context.Context) error {
 	timer := time.NewTicker(othersDelay / 2)
 	defer timer.Stop()
+	var swept time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -82,9 +122,14 @@ func (e *effects) run(ctx context.Context) error {
 		case <-e.wake:
 		}
 		e.busy.Store(true)
+		// Not the maker's pace but an even slower one: nobody waits for this.
+		if wait := time.Until(swept.Add(sweepEvery)); wait > 0 && !e.n.stopping.Load() && !sleep(ctx, wait) {
+			return nil
+		}
 		if err := e.sweep(ctx); err != nil {
 			return err
 		}
+		swept = time.Now()
 		e.busy.Store(len(e.wake) > 0)
 	}
 }
@@ -99,17 +144,35 @@ func (e *effects) sweep(ctx context.Context) error {
 		return err
 	}
 	for last := uint64(0); ; {
+		var group []chainstate.Decision
+		var err error
+		if group, last, err = e.gather(last); err != nil || len(group) == 0 {
+			return err
+		}
+		if err := e.carryOut(ctx, group); err != nil {
+			return err
+		}
+	}
+}
+
+// gather collects decisions that are due, up to about one bulk write of
+// transactions: large writes cost the database much less than many small ones.
+func (e *effects) gather(last uint64) (group []chainstate.Decision, upTo uint64, err error) {
+	most := e.n.db.Limits().MaxBatch
+	for transactions := 0; ; {
 		d, ok, err := e.n.state.Pending(last)
 		if err != nil || !ok {
-			return err
+			return group, last, err
 		}
-		last = d.Number
 		if d.Maker != e.n.key.Public && !e.isDue(d.Number) {
+			last = d.Number
 			continue
 		}
-		if err := e.carryOut(ctx, d); err != nil {
-			return err
+		if transactions += len(d.Transactions); transactions > most && len(group) > 0 {
+			return group, last, nil
 		}
+		last = d.Number
+		group = append(group, d)
 	}
 }
 
@@ -124,45 +187,76 @@ func (e *effects) isDue(number uint64) bool {
 	return time.Now().After(at)
 }
 
-func (e *effects) carryOut(ctx context.Context, d chainstate.Decision) error {
+func (e *effects) carryOut(ctx context.Context, group []chainstate.Decision) error {
 	n := e.n
-	e.mu.Lock()
-	block := e.blocks[d.BlockID]
-	e.mu.Unlock()
-	if block == nil {
-		var err error
-		if block, err = n.readBlock(ctx, d.BlockID); err != nil {
+	var writes []statedb.Write
+	var ids []string
+	for _, d := range group {
+		block, err := e.blockOf(ctx, d.BlockID)
+		if err != nil {
 			return err
 		}
-	}
-	if block != nil { // else it is gone from the database, which is reported
-		if err := e.writeTransactions(ctx, block); err != nil {
-			return fmt.Errorf("write the transactions of block %s: %w", d.BlockID, err)
+		if block != nil { // else it is gone from the database, which is reported
+			for _, t := range block.Transactions {
+				writes = append(writes, statedb.Write{ID: t.ID, Body: transactionDocument(t, block.ID)})
+			}
+		}
+		for _, t := range d.Transactions {
+			ids = append(ids, t.TxID)
 		}
 	}
-	ids := make([]string, len(d.Transactions))
-	for i, t := range d.Transactions {
-		ids[i] = t.TxID
+	if err := e.writeTransactions(ctx, writes); err != nil {
+		return fmt.Errorf("write the transactions of block %s and others: %w", group[0].BlockID, err)
 	}
 	if err := n.removeFromBacklog(ctx, ids); err != nil {
 		return err
 	}
 	e.mu.Lock()
-	delete(e.blocks, d.BlockID)
-	delete(e.due, d.Number)
+	for _, d := range group {
+		e.release(d.BlockID)
+		delete(e.due, d.Number)
+		e.behind -= e.own[d.Number]
+		delete(e.own, d.Number)
+	}
 	e.mu.Unlock()
-	return n.update(func(u *chainstate.Update) error { return u.EffectDone(d.Number) })
+	select {
+	case e.caught <- struct{}{}:
+	default:
+	}
+	return n.update(func(u *chainstate.Update) error {
+		for _, d := range group {
+			if err := u.EffectDone(d.Number); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
-// writeTransactions writes a valid block's transactions for queries. What
-// stands there already is left if it is the same.
-func (e *effects) writeTransactions(ctx context.Context, b *ledger.Block) error {
+// blockOf returns a decided block, nil when it is gone from the database.
+func (e *effects) blockOf(ctx context.Context, id string) (*ledger.Block, error) {
+	e.mu.Lock()
+	block := e.blocks[id]
+	e.mu.Unlock()
+	if block != nil {
+		return block, nil
+	}
+	return e.n.readBlock(ctx, id)
+}
+
+// release forgets a block that was kept. The caller holds the lock.
+func (e *effects) release(id string) {
+	if block := e.blocks[id]; block != nil {
+		e.kept -= block.Size()
+		delete(e.blocks, id)
+	}
+}
+
+// writeTransactions writes transactions for queries. What stands there already
+// is left if it is the same.
+func (e *effects) writeTransactions(ctx context.Context, writes []statedb.Write) error {
 	n := e.n
 	most := n.db.Limits().MaxBatch
-	writes := make([]statedb.Write, len(b.Transactions))
-	for i, t := range b.Transactions {
-		writes[i] = statedb.Write{ID: t.ID, Body: transactionDocument(t, b.ID)}
-	}
 	for len(writes) > 0 {
 		part := writes[:min(len(writes), most)]
 		writes = writes[len(part):]

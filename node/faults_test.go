@@ -345,3 +345,58 @@ func TestSamePostManyTimes(t *testing.T) {
 		t.Errorf("blocks with it: got %v, %v, want one", refs, err)
 	}
 }
+
+// stuck is a database that carries out writes for queries only when it is let.
+type stuck struct {
+	statedb.DB
+	let chan struct{}
+}
+
+func (d *stuck) Write(ctx context.Context, table string, writes []statedb.Write) ([]statedb.Result, error) {
+	if table == statedb.Transactions {
+		select {
+		case <-d.let:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return d.DB.Write(ctx, table, writes)
+}
+
+// When what follows from decisions lags, no more blocks are made until it has
+// caught up: the backlog is where transactions wait.
+func TestBlocksWaitForEffects(t *testing.T) {
+	folder := t.TempDir()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	slow := &stuck{DB: db, let: make(chan struct{})}
+	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(slow))
+	n.effects.mu.Lock()
+	n.effects.most = 3
+	n.effects.mu.Unlock()
+	alice := ledger.GenerateKeyPair()
+	waiting := 0
+	var all []*ledger.Transaction
+	for i := range 10 {
+		tx := newCreate(t, alice, i)
+		n.mustPost(t, tx)
+		all = append(all, tx)
+		if i < 3 {
+			n.mustBecomeValid(t, tx)
+		}
+	}
+	for _, tx := range all[4:] {
+		if status, err := n.TransactionStatus(t.Context(), tx.ID); err != nil {
+			t.Fatal(err)
+		} else if status == "backlog" {
+			waiting++
+		}
+	}
+	if waiting < len(all[4:]) {
+		t.Errorf("%d of %d transactions wait in the backlog, want all", waiting, len(all[4:]))
+	}
+	close(slow.let)
+	for _, tx := range all {
+		n.mustBecomeValid(t, tx)
+	}
+}

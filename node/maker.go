@@ -21,6 +21,13 @@ const (
 	// linger is how long the block stage waits for more transactions while
 	// another block of this node's is on its way. An idle node does not wait.
 	linger = 40 * time.Millisecond
+	// busyBlock is from how many transactions on a block shows that there is
+	// load. Then blocks are made no faster than one in paceFactor times as long
+	// as one takes to be decided, maxPace at most: every block costs the
+	// database several small writes, and larger ones leave it more time for posts.
+	busyBlock  = 8
+	paceFactor = 4
+	maxPace    = 250 * time.Millisecond
 )
 
 // maker is the block stage: it puts transactions assigned to this node into
@@ -35,6 +42,9 @@ type maker struct {
 
 	mu       sync.Mutex
 	last     int64                       // timestamp of the last block
+	made     time.Time                   // when it was made here
+	size     int                         // its transactions
+	way      time.Duration               // how long own blocks take to be decided, smoothed
 	open     map[string]*ledger.Block    // own blocks that are not decided here
 	included map[string]string           // transaction → own open block
 	spent    map[ledger.OutputRef]string // output → transaction in an own open block
@@ -77,6 +87,7 @@ func (m *maker) add(b *ledger.Block) {
 	defer m.mu.Unlock()
 	m.last = max(m.last, b.Timestamp)
 	m.open[b.ID] = b
+	m.made, m.size = time.Now(), len(b.Transactions)
 	for _, t := range b.Transactions {
 		m.included[t.ID] = b.ID
 		for _, ref := range t.Spends() {
@@ -101,6 +112,9 @@ func (m *maker) decided(id string) *ledger.Block {
 		return nil
 	}
 	delete(m.open, id)
+	if len(m.open) == 0 { // the last one made, so that its time is known
+		m.way = (3*m.way + time.Since(m.made)) / 4
+	}
 	if m.drafting {
 		m.retired = append(m.retired, b)
 	} else {
@@ -174,10 +188,11 @@ func (m *maker) awaitWork(ctx context.Context) bool {
 		case <-m.n.backlog.wake:
 		}
 	}
-	if !m.idle() {
-		timer := time.NewTimer(linger)
+	wait, paced := m.pace()
+	if wait > 0 {
+		timer := time.NewTimer(wait)
 		defer timer.Stop()
-		for waiting := true; waiting && m.n.backlog.ready() < ledger.MaxBlockTransactions && !m.idle(); {
+		for waiting := true; waiting && m.n.backlog.ready() < ledger.MaxBlockTransactions && (paced || !m.idle()); {
 			select {
 			case <-ctx.Done():
 				return false
@@ -195,7 +210,21 @@ func (m *maker) awaitWork(ctx context.Context) bool {
 		case <-m.closed:
 		}
 	}
-	return ctx.Err() == nil
+	return m.n.effects.await(ctx) && ctx.Err() == nil
+}
+
+// pace tells how long to wait for more transactions. Unless paced the wait ends
+// when no own block is on its way any more.
+func (m *maker) pace() (wait time.Duration, paced bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case m.size >= busyBlock:
+		return time.Until(m.made.Add(min(paceFactor*m.way, maxPace))), true
+	case len(m.open) > 0:
+		return linger, false
+	}
+	return 0, false
 }
 
 // make puts entries into one block, in order, as far as they hold now.

@@ -86,6 +86,7 @@ type Node struct {
 	backlog      *backlog
 	posts        chan post          // to the backlog writer
 	failedWrites chan statedb.Write // of it, one at most
+	wroteIn      atomic.Int64       // nanoseconds that its last write took
 	events       chan event         // from the feeds to the ledger loop
 	maker        *maker
 	voter        *voter

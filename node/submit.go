@@ -99,21 +99,22 @@ func (f viewFunc) Output(ref ledger.OutputRef) (consensus.Output, error) { retur
 const (
 	// maxPostBatchBytes bounds one write of the backlog writer.
 	maxPostBatchBytes = 4 << 20
-	// gather is how long the backlog writer waits for more posts while they
-	// come in numbers: a few large writes cost much less than many small
-	// ones. A post that comes alone is written at once.
-	gather = 700 * time.Microsecond
+	// The backlog writer waits for more posts while they come in numbers: a
+	// few large writes cost much less than many small ones. It waits a part of
+	// the time that the last write took, within these bounds. A post that
+	// comes alone is written at once.
+	minGather  = 700 * time.Microsecond
+	maxGather  = 5 * time.Millisecond
+	gatherPart = 3
 )
 
-// maxPostWrites is how many writes of posts are under way at once: one is
-// gathered and prepared while others wait for the disk.
-const maxPostWrites = 3
-
 // writePosts is the backlog writer: it writes all posts that wait in one batch.
+// Several batches may be under way at once: one is gathered and prepared while
+// others wait for the disk.
 func (n *Node) writePosts(ctx context.Context) error {
 	var writes sync.WaitGroup
 	defer writes.Wait()
-	slots := make(chan struct{}, maxPostWrites)
+	slots := make(chan struct{}, max(1, n.db.Limits().Writers))
 	many := false
 	for {
 		var first post
@@ -122,10 +123,12 @@ func (n *Node) writePosts(ctx context.Context) error {
 			return nil
 		case first = <-n.posts:
 		}
-		if many {
-			sleep(ctx, gather) // not woken by each post, which would cost as much
-		}
 		slots <- struct{}{}
+		if many {
+			// Those whose posts were written just now are about to post again.
+			// Not woken by each post, which would cost as much.
+			sleep(ctx, min(max(time.Duration(n.wroteIn.Load())/gatherPart, minGather), maxGather))
+		}
 		batch := n.takePosts(first)
 		many = len(batch) > 1
 		writes.Go(func() {
@@ -166,7 +169,9 @@ func (n *Node) writeBatch(ctx context.Context, batch []post) {
 		assignees[i] = assigneeOf(members, p.body)
 		writes[i] = statedb.Write{ID: p.id, Body: backlogDocument(p.body, assignees[i], now)}
 	}
+	start := time.Now()
 	results, err := n.db.Write(ctx, statedb.Backlog, writes)
+	n.wroteIn.Store(int64(time.Since(start)))
 	if err != nil {
 		n.writesFail(writes[0], err)
 	}

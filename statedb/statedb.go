@@ -216,4 +216,5 @@ type Change struct {
 type Limits struct {
 	MaxDocumentBytes int // of one document as JSON
 	MaxBatch         int // documents of one Write
+	Writers          int // Writes to a table at a time that serve many small writers best
 }

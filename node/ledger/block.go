@@ -68,6 +68,9 @@ func (b *Block) appendInner(dst []byte) []byte {
 	return append(dst, `]}`...)
 }
 
+// Size is about the length of Bytes, without making them.
+func (b *Block) Size() int { return len(b.inner) + BlockOverhead }
+
 // Bytes returns the canonical form of the block as the API shows it.
 func (b *Block) Bytes() []byte {
 	dst := make([]byte, 0, len(b.inner)+BlockOverhead)

@@ -30,6 +30,8 @@ import (
 const (
 	maxDocumentBytes = 8_000_000
 	maxBatch         = 1000
+	// writers keep the disk and both of two cores busy.
+	writers = 3
 )
 
 // Options of Open. The zero value is what a node uses.
@@ -341,7 +343,7 @@ func (db *DB) Health(ctx context.Context) error {
 
 // Limits of a document are CouchDB's defaults.
 func (db *DB) Limits() statedb.Limits {
-	return statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: maxBatch}
+	return statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: maxBatch, Writers: writers}
 }
 
 // Check finds nothing: every JSON object is held exactly.
