@@ -135,7 +135,7 @@ func TestOwnIndexes(t *testing.T) {
 	n.mustBecomeValid(t, create(t, alice))
 	eventually(t, "the operator's index is built", func() (bool, string) { return built() == 2, n.tail(5) })
 	n.stop()
-	if list := n.wantDone(t, []string{"indexes", "list"}); strings.Count(list, " ready\n") != 9 || !strings.Contains(list, "operator's  ready") {
+	if list := n.wantDone(t, []string{"indexes", "list"}); strings.Count(list, " ready\n") != 8 || !strings.Contains(list, "operator's  ready") {
 		t.Errorf("indexes list: %s", list)
 	}
 	n.wantDone(t, []string{"indexes", "explain", "transactions", `{"version":"0.10"}`}, "index: by_version (version)")

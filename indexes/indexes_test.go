@@ -12,7 +12,6 @@ import (
 
 func TestPackaged(t *testing.T) {
 	want := map[string]map[string]string{
-		statedb.Backlog:  {"by_assignee": "assignee assignment_timestamp"},
 		statedb.Bigchain: {"by_timestamp": "block.timestamp", "by_node": "block.node_pubkey block.timestamp"},
 		statedb.Votes:    {"by_block": "vote.voting_for_block", "by_voter": "node_pubkey"},
 		statedb.Transactions: {

@@ -77,7 +77,7 @@ func (a *app) indexesDeployCommand() *cobra.Command {
 				progress.end()
 				for _, r := range before {
 					if r.state != stateReady {
-						a.say("Deployed %s/%s, which was %s.", r.table, r.name, r.state)
+						a.say("Deployed %s/%s (before: %s).", r.table, r.name, r.state)
 					}
 				}
 				a.say("All %d indexes are ready.", len(before))

@@ -23,6 +23,8 @@ const (
 	oldestMajor = 3
 	// defaultMaxDocument is CouchDB's max_document_size when it is not set.
 	defaultMaxDocument = 8_000_000
+	// defaultMaxPurge is CouchDB's purge.max_document_id_number.
+	defaultMaxPurge = 100
 	// documentMargin is left below it, for _id, _rev and how CouchDB counts.
 	documentMargin = 4096
 	// serverAdmin is the role that creates databases and purges documents.
@@ -79,24 +81,38 @@ func (db *DB) checkRights(ctx context.Context) error {
 	return fmt.Errorf("%w: the CouchDB user %q is not a server admin; a node needs one, as it creates databases, says who may read them, and purges the backlog", statedb.ErrDenied, db.opts.Login)
 }
 
-// readLimits asks how large a document may be.
+// readLimits asks how large a document may be and how many are purged at once.
 func (db *DB) readLimits(ctx context.Context) error {
-	size := int64(defaultMaxDocument)
-	body, err := db.once(ctx, request{method: http.MethodGet, path: "/_node/_local/_config/couchdb/max_document_size"})
-	switch {
-	case err == nil:
-		var text string
-		if json.Unmarshal(body, &text) == nil {
-			if n, err := strconv.ParseInt(text, 10, 64); err == nil {
-				size = n
-			}
-		}
-	case errors.Is(err, statedb.ErrUnavailable):
+	size, err := db.configured(ctx, "couchdb/max_document_size", defaultMaxDocument)
+	if err != nil {
 		return err
 	}
 	// A limit that leaves no room is the server's to complain about.
 	db.server.maxDocument.Store(max(size-documentMargin, 1))
+	purge, err := db.configured(ctx, "purge/max_document_id_number", defaultMaxPurge)
+	if err != nil {
+		return err
+	}
+	db.server.maxPurge.Store(min(max(purge, 1), int64(db.opts.MaxBatch)))
 	return nil
+}
+
+// configured reads a number of the server's configuration, or gives its
+// default when it is not set or not shown.
+func (db *DB) configured(ctx context.Context, setting string, byDefault int64) (int64, error) {
+	body, err := db.once(ctx, request{method: http.MethodGet, path: "/_node/_local/_config/" + setting})
+	if errors.Is(err, statedb.ErrUnavailable) {
+		return 0, err
+	}
+	var text string
+	if err != nil || json.Unmarshal(body, &text) != nil {
+		return byDefault, nil
+	}
+	n, err := strconv.ParseInt(text, 10, 64)
+	if err != nil {
+		return byDefault, nil
+	}
+	return n, nil
 }
 
 // shards is q of a table's database: bigchain and votes have one, so that

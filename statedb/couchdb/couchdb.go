@@ -85,6 +85,7 @@ var _ statedb.DB = (*DB)(nil)
 type server struct {
 	version     string
 	maxDocument atomic.Int64
+	maxPurge    atomic.Int64 // documents of one _purge
 	// substitute is set for what speaks CouchDB's protocol and is not CouchDB.
 	// It may lack bookmarks, purging and _security.
 	substitute bool

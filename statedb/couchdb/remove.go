@@ -13,10 +13,6 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 )
 
-// maxPurge is how many documents CouchDB purges in one request, unless its
-// setting purge.max_document_id_number says otherwise.
-const maxPurge = 100
-
 // Remove purges documents: a deletion would leave a tombstone of each, and the
 // backlog holds every transaction once. Purging takes revisions; those that
 // this process wrote are remembered, others are asked for.
@@ -30,7 +26,7 @@ func (db *DB) Remove(ctx context.Context, table string, ids []string) error {
 	if db.server.substitute {
 		return db.deleteAll(ctx, table, name, ids)
 	}
-	for part := range slices.Chunk(ids, maxPurge) {
+	for part := range slices.Chunk(ids, int(db.server.maxPurge.Load())) {
 		if err := db.purge(ctx, name, part); err != nil {
 			return err
 		}
@@ -38,7 +34,7 @@ func (db *DB) Remove(ctx context.Context, table string, ids []string) error {
 	return nil
 }
 
-// purge takes at most maxPurge documents away.
+// purge takes as many documents away as one request may.
 func (db *DB) purge(ctx context.Context, name string, ids []string) error {
 	known := map[string][]string{}
 	var unknown []string

@@ -79,11 +79,22 @@ func idsOf(writes []statedb.Write) (ids []string) {
 	return ids
 }
 
-// The largest document is what the server says it is.
-func TestMaxDocumentSize(t *testing.T) {
+// The largest document, and how many are purged at once, is what the server
+// says.
+func TestServerLimits(t *testing.T) {
 	const size = 50_000
-	server := couchtest.Start(t, "[couchdb]", "max_document_size = "+strconv.Itoa(size))
+	server := couchtest.Start(t, "[couchdb]", "max_document_size = "+strconv.Itoa(size), "[purge]", "max_document_id_number = 7")
 	db := made(t, optionsFor(server.Address))
+	var writes []statedb.Write
+	for i := range 20 {
+		writes = append(writes, statedb.Write{ID: fmt.Sprint("p", i), Body: []byte(`{}`)})
+	}
+	if _, err := db.Write(t.Context(), statedb.Backlog, writes); err != nil {
+		t.Fatal(err)
+	}
+	if err := db.Remove(t.Context(), statedb.Backlog, idsOf(writes)); err != nil {
+		t.Errorf("Remove where seven are purged at a time: %v", err)
+	}
 	most := db.Limits().MaxDocumentBytes
 	if most > size || most < size-2*documentMargin {
 		t.Fatalf("MaxDocumentBytes = %d with max_document_size = %d", most, size)
