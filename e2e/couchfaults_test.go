@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
@@ -296,4 +298,61 @@ func (n *node) ledger() string {
 	}
 	n.t.Fatal("the node has no ledger on a server")
 	return ""
+}
+
+// What CouchDB cannot hold exactly is refused at POST, by its path, before
+// anything is written.
+func TestCouchDBUnsupported(t *testing.T) {
+	n := newCouchNode(t, couchtest.Shared(t))
+	n.start()
+	owner := ledger.GenerateKeyPair()
+	for data, path := range map[string]string{
+		`{"w":[1,-0.0]}`:                         "asset.data.w.1",
+		`{"deep":{"tiny":5e-324}}`:               "asset.data.deep.tiny",
+		`{"n":` + strings.Repeat("7", 309) + `}`: "asset.data.n",
+	} {
+		value, err := canonical.Parse([]byte(data))
+		if err != nil {
+			t.Fatal(err)
+		}
+		tx, err := ledger.NewCreate([]ledger.KeyPair{owner}, value, canonical.Value{}, ledger.PayTo(owner.Public, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		n.wantError(t, http.MethodPost, transactionsPath, tx.Bytes(), http.StatusBadRequest, path, "CouchDB")
+	}
+	n.mustBecomeValid(t, create(t, owner))
+}
+
+// Blocks are closed before they are larger than the server's documents.
+func TestCouchDBSmallDocuments(t *testing.T) {
+	const size, count, each = 60_000, 60, 5_000
+	server := couchtest.Start(t, "[couchdb]", fmt.Sprintf("max_document_size = %d", size))
+	n := newCouchNode(t, server.Address)
+	n.start()
+	owner := ledger.GenerateKeyPair()
+	var txs []*ledger.Transaction
+	for i := range count {
+		data := canonical.ObjectOf(canonical.Member{Key: "text", Value: canonical.StringOf(fmt.Sprint(i, strings.Repeat(".", each)))})
+		tx, err := ledger.NewCreate([]ledger.KeyPair{owner}, data, canonical.Value{}, ledger.PayTo(owner.Public, 1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		txs = append(txs, tx)
+	}
+	var posts sync.WaitGroup
+	for _, tx := range txs {
+		posts.Go(func() { n.postAccepted(t, tx) })
+	}
+	posts.Wait()
+	blocks := map[string]bool{}
+	for _, tx := range txs {
+		n.awaitValid(t, tx.ID)
+		for _, block := range n.list(t, "/api/v1/blocks?tx_id="+tx.ID) {
+			blocks[block] = true
+		}
+	}
+	if len(blocks) < count*each/size {
+		t.Errorf("%d blocks hold %d transactions of %d bytes, with documents of %d at most", len(blocks), count, each, size)
+	}
 }
