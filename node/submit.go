@@ -188,6 +188,9 @@ func (n *Node) writeBatch(ctx context.Context, batch []post) {
 			continue
 		case errors.Is(fault, statedb.ErrTooLarge):
 			fault = ledger.Invalid(ledger.SchemaValidationError, "the transaction is larger than the database takes")
+		case errors.Is(fault, statedb.ErrBadDocument):
+			n.log.Error("the database does not take a transaction that its adapter has checked", "transaction", p.id, "error", fault)
+			fault = ledger.Invalid(ledger.SchemaValidationError, "the database does not take the transaction")
 		}
 		n.backlog.written(p.entry, results[i].Rev, assignees[i], fault)
 	}

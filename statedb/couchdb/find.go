@@ -115,6 +115,9 @@ func (db *DB) choose(ctx context.Context, q *query) error {
 		// CouchDB falls back to another one.
 		return fmt.Errorf("%w: the index %q does not fit: the selector must hold a condition on each of its fields, and the sort its order", statedb.ErrNoIndex, use)
 	}
+	if q.from != nil && q.from.Index != "" && chosen.signature != q.from.Index {
+		return fmt.Errorf("%w: its index was built anew since", statedb.ErrBadBookmark)
+	}
 	q.index = chosen
 	return q.describe()
 }

@@ -28,7 +28,7 @@ func (db *DB) Write(ctx context.Context, table string, writes []statedb.Write) (
 	if err := db.checkThere(ctx, name, writes, results); err != nil {
 		return nil, err
 	}
-	b := batch{db: db, name: name, writes: writes, results: results}
+	b := batch{db: db, name: name, writes: writes, results: results, purged: table == statedb.Backlog}
 	for i, w := range writes {
 		if results[i].Err != nil {
 			continue
@@ -133,6 +133,7 @@ type batch struct {
 	name      string
 	writes    []statedb.Write
 	results   []statedb.Result
+	purged    bool     // Remove will want the revisions
 	order     []int    // places in writes
 	documents [][]byte // as encoded
 	size      int
@@ -178,21 +179,33 @@ func (b *batch) halve(ctx context.Context, order []int, documents [][]byte) erro
 	case first != nil && second != nil, second != nil && !refusesBatch(second):
 		return errors.Join(first, second)
 	case first != nil:
-		return b.poisoned(order[:middle], first)
+		return b.poisoned(ctx, order[:middle], documents[:middle], first)
 	default:
-		return b.poisoned(order[middle:], second)
+		return b.poisoned(ctx, order[middle:], documents[middle:], second)
 	}
 }
 
 // poisoned names the document that the server fails on, or gives the error up
-// where several fail.
-func (b *batch) poisoned(order []int, err error) error {
+// where several fail. It is tried again first: a server that fails now and then
+// is no document's fault.
+func (b *batch) poisoned(ctx context.Context, order []int, documents [][]byte, err error) error {
 	if len(order) > 1 {
 		return err
+	}
+	for range poisonTries {
+		if err := b.db.pause(ctx, firstPause); err != nil {
+			return err
+		}
+		if err = b.request(ctx, order, documents); err == nil || !refusesBatch(err) {
+			return err
+		}
 	}
 	b.results[order[0]].Err = refusal(err)
 	return nil
 }
+
+// poisonTries is how often a document is tried again alone before it is named.
+const poisonTries = 2
 
 func refusal(err error) error {
 	if errors.Is(err, statedb.ErrTooLarge) {
@@ -245,7 +258,9 @@ func (b *batch) request(ctx context.Context, order []int, documents [][]byte) er
 		switch row.Error {
 		case "":
 			result.Rev = row.Rev
-			b.db.revs.put(b.name, row.ID, row.Rev)
+			if b.purged {
+				b.db.revs.put(b.name, row.ID, row.Rev)
+			}
 		case "conflict":
 			result.Err = fmt.Errorf("%w: %s", statedb.ErrConflict, row.ID)
 		case "forbidden", "unauthorized", "doc_validation":
