@@ -45,10 +45,13 @@ func nameFits(backend, name string) error {
 type tlsFile struct{ setting, path string }
 
 func (d *Database) tlsFiles() []tlsFile {
-	return []tlsFile{
-		{"database.ca_cert", d.CACert}, {"database.certfile", d.CertFile},
-		{"database.keyfile", d.KeyFile}, {"database.crlfile", d.CRLFile},
+	files := []tlsFile{
+		{"database.ca_cert", d.CACert}, {"database.certfile", d.CertFile}, {"database.keyfile", d.KeyFile},
 	}
+	if d.Backend == MongoDB {
+		files = append(files, tlsFile{"database.crlfile", d.CRLFile})
+	}
+	return files
 }
 
 // CheckTLS sees that the files for reaching the database over TLS can be read

@@ -92,6 +92,9 @@ func TestCheckTLS(t *testing.T) {
 	} {
 		for path, reason := range map[string]string{missing: "does not exist", folder: "cannot be read", other: "is not PEM"} {
 			s := Settings{Database: Database{Backend: CouchDB, SSL: true}}
+			if setting == "database.crlfile" { // the others do not use it
+				s.Database.Backend = MongoDB
+			}
 			*field(&s.Database) = path
 			err := s.CheckTLS()
 			mustName(t, setting, err, setting+": the file "+path, reason)
