@@ -72,6 +72,45 @@ func TestPoisonedBatch(t *testing.T) {
 	}
 }
 
+// A connection that breaks, or a server that fails for a while, is no
+// document's fault: the outcome of the whole batch is unknown.
+func TestBrokenBatch(t *testing.T) {
+	proxy := couchtest.NewProxy(t, couchtest.Shared(t))
+	db := made(t, optionsFor(proxy.Address))
+	for i, fault := range []*couchtest.Fault{
+		{Part: "_bulk_docs", Forward: true, Bytes: 30}, {Part: "_bulk_docs", Forward: true}, {Part: "_bulk_docs"},
+		{Part: "_bulk_docs", Forward: true, Bytes: 30, Times: 2},
+		{Part: "_bulk_docs", Status: http.StatusServiceUnavailable}, {Part: "_bulk_docs", Status: http.StatusInternalServerError},
+	} {
+		for _, n := range []int{1, 2, 8} {
+			proxy.Set(fault)
+			var writes []statedb.Write
+			for k := range n {
+				writes = append(writes, statedb.Write{ID: fmt.Sprintf("b%d-%d-%d", i, n, k), Body: []byte(`{}`)})
+			}
+			if results, err := db.Write(t.Context(), statedb.Votes, writes); !errors.Is(err, statedb.ErrUnavailable) {
+				t.Errorf("fault %d, %d documents: %v, %v; want ErrUnavailable", i, n, results, err)
+			}
+		}
+		proxy.Clear()
+	}
+	// One answer lost among several requests of one batch.
+	var writes []statedb.Write
+	for k := range 8 {
+		writes = append(writes, statedb.Write{ID: fmt.Sprint("c", k), Body: []byte(`{}`)})
+	}
+	proxy.Set(&couchtest.Fault{Part: "_bulk_docs", Times: 1, Status: http.StatusInternalServerError})
+	results, err := db.Write(t.Context(), statedb.Votes, writes)
+	if err != nil {
+		t.Fatalf("one 500 for a batch: %v", err)
+	}
+	for _, r := range results {
+		if r.Err != nil {
+			t.Errorf("one 500 for a batch: %v", results)
+		}
+	}
+}
+
 func idsOf(writes []statedb.Write) (ids []string) {
 	for _, w := range writes {
 		ids = append(ids, w.ID)

@@ -216,9 +216,13 @@ func refusal(err error) error {
 
 // refusesBatch reports whether an error can be one document's fault. CouchDB
 // answers 400 to a reserved name, 413 to a large document, 500 to a number
-// that it cannot compute with.
+// that it cannot compute with. No answer at all is nobody's fault.
 func refusesBatch(err error) bool {
-	switch statusOf(err) {
+	var answer *serverError
+	if !errors.As(err, &answer) {
+		return false
+	}
+	switch answer.status {
 	case http.StatusBadRequest, http.StatusRequestEntityTooLarge, http.StatusInternalServerError:
 		return true
 	}

@@ -81,6 +81,7 @@ func NewProxy(t testing.TB, to Address) *Proxy {
 // Set makes a fault from now on, in place of another.
 func (p *Proxy) Set(f *Fault) *Fault {
 	f.over, f.end = context.WithCancel(context.Background())
+	f.hits.Store(0)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.fault != nil {
