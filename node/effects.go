@@ -20,12 +20,14 @@ const (
 	// out before no more blocks are made: what a database can keep up with is
 	// the rate of the whole way, not that of the decisions.
 	maxBehind = 20_000
-	// sweepEvery is the least time between two looks at what is to do, so that
-	// much is done at a time.
-	sweepEvery = 200 * time.Millisecond
+	// Between two looks at what is to do lies a multiple of the time that the
+	// last one took, sweepEvery at most: where that is long, much is done at a
+	// time.
+	sweepFactor = 4
+	sweepEvery  = 200 * time.Millisecond
 	// maxEffectBytes is how many bytes of decided blocks are kept in memory for
 	// that; others are read again.
-	maxEffectBytes = 32 << 20
+	maxEffectBytes = 16 << 20
 )
 
 // effects carries out what follows from a valid block: its transactions are
@@ -114,6 +116,7 @@ func (e *effects) run(ctx context.Context) error {
 	timer := time.NewTicker(othersDelay / 2)
 	defer timer.Stop()
 	var swept time.Time
+	var took time.Duration
 	for {
 		select {
 		case <-ctx.Done():
@@ -122,14 +125,15 @@ func (e *effects) run(ctx context.Context) error {
 		case <-e.wake:
 		}
 		e.busy.Store(true)
-		// Not the maker's pace but an even slower one: nobody waits for this.
-		if wait := time.Until(swept.Add(sweepEvery)); wait > 0 && !e.n.stopping.Load() && !sleep(ctx, wait) {
+		// Nobody waits for this.
+		if wait := time.Until(swept.Add(min(sweepFactor*took, sweepEvery))); wait > 0 && !e.n.stopping.Load() && !sleep(ctx, wait) {
 			return nil
 		}
+		start := time.Now()
 		if err := e.sweep(ctx); err != nil {
 			return err
 		}
-		swept = time.Now()
+		swept, took = time.Now(), time.Since(start)
 		e.busy.Store(len(e.wake) > 0)
 	}
 }
