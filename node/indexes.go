@@ -76,14 +76,7 @@ type buildReport struct {
 }
 
 func (r *buildReport) tell(now time.Time, table string, building []statedb.IndexState) {
-	var names []string
-	pending, total := 0, 0
-	for _, state := range building {
-		if state.Pending > 0 {
-			names = append(names, state.Name)
-			pending, total = max(pending, state.Pending), max(total, state.Total)
-		}
-	}
+	names, pending, total := statedb.Building(building)
 	if len(names) == 0 {
 		return
 	}

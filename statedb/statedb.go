@@ -189,6 +189,18 @@ type IndexState struct {
 	Total   int // documents in the table while it is being built, else 0
 }
 
+// Building sums up the indexes that are being built: their names, and of the one
+// that is furthest behind the documents still to be indexed and all of them.
+func Building(states []IndexState) (names []string, pending, total int) {
+	for _, state := range states {
+		if state.Pending > 0 {
+			names = append(names, state.Name)
+			pending, total = max(pending, state.Pending), max(total, state.Total)
+		}
+	}
+	return names, pending, total
+}
+
 // Feed is an open changes feed. It is used by one goroutine.
 type Feed interface {
 	// Next waits for changes and returns at least one, or an empty batch that

@@ -52,14 +52,7 @@ func (p *buildProgress) tell(table string, building []statedb.IndexState) {
 	if table != p.table {
 		p.end()
 	}
-	var names []string
-	pending, total := 0, 0
-	for _, state := range building {
-		if state.Pending > 0 {
-			names = append(names, state.Name)
-			pending, total = max(pending, state.Pending), max(total, state.Total)
-		}
-	}
+	names, pending, total := statedb.Building(building)
 	if len(names) == 0 {
 		return
 	}

@@ -58,6 +58,10 @@ func (db *DB) firstRow(ctx context.Context, q *query) (*row, error) {
 		query.Set("descending", strconv.FormatBool(true))
 	}
 	answer, err := db.do(ctx, request{method: http.MethodGet, path: view, query: query, reads: true})
+	if status := statusOf(err); status == http.StatusBadRequest || status == http.StatusRequestURITooLong {
+		// Whoever makes a bookmark up can put any key into it.
+		return nil, fmt.Errorf("%w: %w", statedb.ErrBadBookmark, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -311,3 +311,33 @@ func TestIndexDeployedBetweenPages(t *testing.T) {
 		t.Errorf("found %d documents, want 17", len(seen))
 	}
 }
+
+// A bookmark that is made up, hash and all, is a bad bookmark, whatever is in it.
+func TestForgedBookmarks(t *testing.T) {
+	db := made(t, optionsFor(couchtest.Shared(t)))
+	if _, err := db.Write(t.Context(), statedb.Votes, []statedb.Write{{ID: "a", Body: []byte(`{"n":1}`)}}); err != nil {
+		t.Fatal(err)
+	}
+	q := statedb.Query{Selector: mustParse(t, `{"n":1}`), Limit: 1}
+	page, err := db.Find(t.Context(), statedb.Votes, q)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := findHash(statedb.Votes, q)
+	genuine, err := openPlace(page.Bookmark, hash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, forge := range map[string]func(p *place){
+		"no key":             func(p *place) { p.Rev, p.Key = "x", nil },
+		"no bookmark inside": func(p *place) { p.Native = "rubbish" },
+		"another index":      func(p *place) { p.Index = "0011223344556677" },
+	} {
+		p := *genuine
+		forge(&p)
+		q.Bookmark = p.seal(hash)
+		if _, err := db.Find(t.Context(), statedb.Votes, q); !errors.Is(err, statedb.ErrBadBookmark) {
+			t.Errorf("%s: %v, want ErrBadBookmark", name, err)
+		}
+	}
+}
