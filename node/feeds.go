@@ -281,19 +281,25 @@ func (n *Node) followBacklog(ctx context.Context) error {
 				ids = append(ids, c.ID)
 			}
 		}
-		for len(ids) > 0 {
-			part := ids[:min(len(ids), backlogRead)]
-			ids = ids[len(part):]
-			documents, err := n.fetch(ctx, statedb.Backlog, part)
-			if err != nil {
-				return err
-			}
-			if err := n.trackDocuments(ctx, documents); err != nil {
-				return err
-			}
-		}
-		return nil
+		return n.trackEntries(ctx, ids)
 	})
+}
+
+// trackEntries reads entries of the backlog and begins to track those that
+// are sound.
+func (n *Node) trackEntries(ctx context.Context, ids []string) error {
+	for len(ids) > 0 {
+		part := ids[:min(len(ids), backlogRead)]
+		ids = ids[len(part):]
+		documents, err := n.fetch(ctx, statedb.Backlog, part)
+		if err != nil {
+			return err
+		}
+		if err := n.trackDocuments(ctx, documents); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // backlogRead is how many entries of the backlog are read at once.

@@ -82,17 +82,17 @@ type Node struct {
 	journal *journal.Journal
 	genesis *ledger.Block
 
-	proofs       proofCache
-	backlog      *backlog
-	posts        chan post          // to the backlog writer
-	failedWrites chan statedb.Write // of it, one at most
-	wroteIn      atomic.Int64       // nanoseconds that its last write took
-	events       chan event         // from the feeds to the ledger loop
-	maker        *maker
-	voter        *voter
-	effects      *effects
-	hub          *hub
-	waiters      waiters
+	proofs  proofCache
+	backlog *backlog
+	posts   chan post    // to the backlog writer
+	unsure  unsureWrites // of it
+	wroteIn atomic.Int64 // nanoseconds that its last write took
+	events  chan event   // from the feeds to the ledger loop
+	maker   *maker
+	voter   *voter
+	effects *effects
+	hub     *hub
+	waiters waiters
 
 	withheld withheld
 
@@ -123,13 +123,13 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	o.Queries.setDefaults()
 	n := &Node{
 		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
-		members:      membersOf(o.Key.Public, o.Keyring),
-		posts:        make(chan post, maxWaiting),
-		failedWrites: make(chan statedb.Write, 1),
-		events:       make(chan event, eventQueue),
-		withheld:     withheld{told: map[string]bool{}},
-		caughtUp:     make(chan struct{}),
-		trouble:      newTrouble(),
+		members:  membersOf(o.Key.Public, o.Keyring),
+		posts:    make(chan post, maxWaiting),
+		unsure:   unsureWrites{wake: make(chan struct{}, 1)},
+		events:   make(chan event, eventQueue),
+		withheld: withheld{told: map[string]bool{}},
+		caughtUp: make(chan struct{}),
+		trouble:  newTrouble(),
 	}
 	var err error
 	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
@@ -191,7 +191,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"stale":          n.watchStale,
 		"federation":     n.tendFederation,
 		"health":         n.watchDatabase,
-		"backlog probe":  n.probeBacklog,
+		"backlog probe":  n.endOutage,
 		"indexes":        n.deployIndexes,
 	}
 	var group sync.WaitGroup

@@ -173,14 +173,15 @@ func (n *Node) writeBatch(ctx context.Context, batch []post) {
 	results, err := n.db.Write(ctx, statedb.Backlog, writes)
 	n.wroteIn.Store(int64(time.Since(start)))
 	if err != nil {
-		n.writesFail(writes[0], err)
+		n.setTrouble(writerTask, err)
+		for _, p := range batch {
+			n.backlog.written(p.entry, "", "", err)
+		}
+		n.unsure.add(writes)
+		return
 	}
 	var conflicts []int
 	for i, p := range batch {
-		if err != nil {
-			n.backlog.written(p.entry, "", "", err)
-			continue
-		}
 		fault := results[i].Err
 		switch {
 		case errors.Is(fault, statedb.ErrConflict):
@@ -200,31 +201,57 @@ func (n *Node) writeBatch(ctx context.Context, batch []post) {
 	n.metrics.accepted.Add(float64(len(batch)))
 }
 
-// writesFail begins an outage of the backlog writer: posts are refused until
-// a write of its last batch gets through. Its client was told 503, which does
-// not say that the transaction is not written.
-func (n *Node) writesFail(w statedb.Write, err error) {
-	n.setTrouble(writerTask, err)
+// unsureWrites are writes of the backlog writer that failed: the clients were
+// told 503, and yet a transaction may be in the database. The feed may have
+// shown it already, while it was still being written, and will not again.
+type unsureWrites struct {
+	mu    sync.Mutex
+	ids   []string
+	probe statedb.Write // one of them
+	wake  chan struct{}
+}
+
+func (u *unsureWrites) add(writes []statedb.Write) {
+	u.mu.Lock()
+	for _, w := range writes {
+		u.ids = append(u.ids, w.ID)
+	}
+	u.probe = writes[0]
+	u.mu.Unlock()
 	select {
-	case n.failedWrites <- w:
-	default: // one is being tried already
+	case u.wake <- struct{}{}:
+	default:
 	}
 }
 
-// probeBacklog tries a write that failed until it gets through.
-func (n *Node) probeBacklog(ctx context.Context) error {
+func (u *unsureWrites) take() (probe statedb.Write, ids []string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	probe, ids = u.probe, u.ids
+	u.probe, u.ids = statedb.Write{}, nil
+	return probe, ids
+}
+
+// endOutage ends an outage of the backlog writer, until which posts are
+// refused: it tries one of the failed writes until it gets through, and then
+// looks which of the others did.
+func (n *Node) endOutage(ctx context.Context) error {
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case w := <-n.failedWrites:
-			err := n.retry(ctx, writerTask, func() error {
-				_, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{w})
-				return err // it being there already is as good
-			})
-			if err != nil {
-				return err
-			}
+		case <-n.unsure.wake:
+		}
+		probe, ids := n.unsure.take()
+		err := n.retry(ctx, writerTask, func() error {
+			_, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{probe})
+			return err // it being there already is as good
+		})
+		if err == nil {
+			err = n.trackEntries(ctx, ids)
+		}
+		if err != nil {
+			return err
 		}
 	}
 }
@@ -234,9 +261,13 @@ func (n *Node) probeBacklog(ctx context.Context) error {
 // overwritten.
 func (n *Node) takeOver(ctx context.Context, batch []post, writes []statedb.Write, assignees []string, conflicts []int) (left []int) {
 	fail := func(places []int, err error) []int {
-		for _, i := range places {
+		n.setTrouble(writerTask, err)
+		failed := make([]statedb.Write, len(places))
+		for k, i := range places {
 			n.backlog.written(batch[i].entry, "", "", err)
+			failed[k] = writes[i]
 		}
+		n.unsure.add(failed)
 		return nil
 	}
 	ids := make([]string, len(conflicts))
