@@ -218,6 +218,8 @@ func TestPlanBounds(t *testing.T) {
 			}
 			return v
 		}
+		constant := value("constant")
+		near := []canonical.Value{constant}
 		condition := canonical.ObjectOf()
 		for _, op := range rapid.SliceOfNDistinct(rapid.SampledFrom([]string{"$gt", "$gte", "$lt", "$lte", "$beginsWith"}), 1, 3, rapid.ID[string]).Draw(t, "ops") {
 			arg := value("arg")
@@ -225,8 +227,9 @@ func TestPlanBounds(t *testing.T) {
 				arg = canonical.StringOf("a")
 			}
 			condition = condition.With(op, arg)
+			near = append(near, arg)
 		}
-		selector, err := mango.Parse(canonical.ObjectOf().With("a", value("constant")).With("b", condition))
+		selector, err := mango.Parse(canonical.ObjectOf().With("a", constant).With("b", condition))
 		if err != nil {
 			t.Skip(err)
 		}
@@ -234,7 +237,8 @@ func TestPlanBounds(t *testing.T) {
 		if err != nil || plan.Index < 0 {
 			t.Skip(err)
 		}
-		a, b := value("a"), value("b")
+		b := rapid.SampledFrom(append(near, value("b"))).Draw(t, "b")
+		a := rapid.SampledFrom([]canonical.Value{constant, constant, value("a")}).Draw(t, "a")
 		key := string(Position{Values: []canonical.Value{a, b}, ID: "x"}.Key())
 		inBytes := (plan.Lower == nil || key >= string(plan.Lower)) && (plan.Upper == nil || key < string(plan.Upper))
 		in := len(plan.Constants) == 0 || mango.Compare(a, plan.Constants[0]) == 0
