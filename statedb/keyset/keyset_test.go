@@ -209,7 +209,7 @@ func TestForeignBookmarks(t *testing.T) {
 func TestPlanBounds(t *testing.T) {
 	indexes := []statedb.Index{{Name: "ab", Fields: []statedb.SortField{{Field: "a"}, {Field: "b"}}}}
 	texts := values[:len(values)-1]
-	draw := rapid.SampledFrom(append(slices.Clone(texts), `"\uffff"`, `"퟿"`, `"\ud83d\ude00"`))
+	draw := rapid.SampledFrom(append(slices.Clone(texts), `"\uffff"`, `"\ue000"`, `"\ud7ff"`, `"퟿"`, `"\ud83d\ude00"`))
 	rapid.Check(t, func(t *rapid.T) {
 		value := func(label string) canonical.Value {
 			v, err := canonical.Parse([]byte(draw.Draw(t, label)))
