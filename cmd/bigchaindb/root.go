@@ -120,7 +120,8 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand())
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand(),
+		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
 	return root
 }
 
