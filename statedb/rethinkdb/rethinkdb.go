@@ -77,7 +77,10 @@ type DB struct {
 	catalogs map[string]*catalog // by table
 }
 
-var _ statedb.DB = (*DB)(nil)
+var (
+	_ statedb.DB      = (*DB)(nil)
+	_ statedb.Sharder = (*DB)(nil)
+)
 
 // Defaults of Options.
 const (
