@@ -9,7 +9,9 @@ import (
 )
 
 // TestQuery queries a real node whose settings bound what a query may cost.
-func TestQuery(t *testing.T) {
+func TestQuery(t *testing.T) { eachBackend(t, testQuery) }
+
+func testQuery(t *testing.T, newNode nodeMaker) {
 	n := newNode(t, "BIGCHAINDB_DATABASE_ALLOW_SCANS=false", "BIGCHAINDB_DATABASE_INTERNAL_QUERY_LIMIT=2", "BIGCHAINDB_DATABASE_TOTAL_QUERY_LIMIT=3")
 	n.start()
 	alice := ledger.GenerateKeyPair()

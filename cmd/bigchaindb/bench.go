@@ -41,6 +41,7 @@ func (a *app) benchCommand() *cobra.Command {
 			if o.CouchDB, err = couchOf(settings.Database); err != nil {
 				return err
 			}
+			o.NoGoals = settings.Database.Backend != configs.Embedded && o.CouchDB == nil
 			tuneMemory()
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()

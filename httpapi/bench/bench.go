@@ -34,8 +34,11 @@ type Options struct {
 	// AllowRemote permits nodes that are not on this machine: the load writes
 	// to the ledger for good.
 	AllowRemote bool
-	// CouchDB is where the node keeps its ledger; nil for the embedded store.
+	// CouchDB is where the node keeps its ledger; nil for another backend.
 	CouchDB *CouchDB `json:"-"` // it holds a password
+	// NoGoals asks nothing of the figures: the node is on a backend without
+	// goals of its own.
+	NoGoals bool
 	// Connections post at once, in one load after the other; the last number
 	// reads, too. None is 32, and 256 before it with CouchDB.
 	Connections []int

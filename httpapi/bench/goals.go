@@ -23,7 +23,10 @@ type loadGoals struct{ create, transfer, requests float64 }
 const pageGoal = 1.25
 
 func (o Options) goals() goals {
-	if o.CouchDB != nil {
+	switch {
+	case o.NoGoals:
+		return goals{load: func(int) loadGoals { return loadGoals{} }}
+	case o.CouchDB != nil:
 		return goals{load: couchLoadGoals, single: 250, query: pageGoal}
 	}
 	return goals{

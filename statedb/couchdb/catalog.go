@@ -2,7 +2,6 @@ package couchdb
 
 import (
 	"context"
-	"encoding/hex"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 	"github.com/couchledger/couchledger/statedb/mango"
 )
 
@@ -71,7 +71,7 @@ func readDesign(data []byte) ([]*deployed, error) {
 		if filter, ok := definition.Get("partial_filter_selector"); ok && filter.Len() > 0 {
 			ix.PartialFilter = filter
 		}
-		ix.signature = signature(ix.Index)
+		ix.signature = keyset.Fingerprint(ix.Index)
 		all = append(all, ix)
 	}
 	return all, nil
@@ -98,15 +98,6 @@ func readFields(definition canonical.Value) ([]statedb.SortField, error) {
 		}
 	}
 	return fields, nil
-}
-
-func signature(ix statedb.Index) string {
-	parts := []string{ix.DDoc, ix.Name, string(ix.PartialFilter.Bytes())}
-	for _, f := range ix.Fields {
-		parts = append(parts, f.Field, direction(f))
-	}
-	sum := hashQuery(parts...)
-	return hex.EncodeToString(sum[:8])
 }
 
 // key is what the index holds of a document: the values of its fields.

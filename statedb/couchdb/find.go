@@ -11,11 +11,9 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 	"github.com/couchledger/couchledger/statedb/mango"
 )
-
-// scanWarning is CouchDB's text.
-const scanWarning = "No matching index found, create an index to optimize query time."
 
 // query is a Query made ready.
 type query struct {
@@ -25,7 +23,7 @@ type query struct {
 	asked       canonical.Value // the selector as CouchDB gets it
 	relaxed     bool            // asked finds more than the selector
 	fields      []mango.Path
-	hash        queryHash
+	hash        keyset.Hash
 	from        *place    // where the page before ended; nil for the first
 	index       *deployed // the index it uses; nil for _all_docs
 	plan        *mango.Plan
@@ -37,10 +35,10 @@ func (db *DB) prepare(ctx context.Context, table string, q statedb.Query) (*quer
 	if err != nil {
 		return nil, err
 	}
-	if q.Limit < 1 {
-		return nil, badLimit(q.Limit)
+	if err := keyset.CheckLimit(q.Limit); err != nil {
+		return nil, err
 	}
-	prepared := &query{Query: q, table: table, name: name, hash: findHash(table, q)}
+	prepared := &query{Query: q, table: table, name: name, hash: keyset.FindHash(table, q)}
 	if prepared.selector, err = mango.Parse(q.Selector); err != nil {
 		return nil, err
 	}
@@ -57,24 +55,6 @@ func (db *DB) prepare(ctx context.Context, table string, q statedb.Query) (*quer
 		return nil, err
 	}
 	return prepared, nil
-}
-
-func findHash(table string, q statedb.Query) queryHash {
-	parts := []string{"find", table, string(q.Selector.Bytes()), q.UseIndex}
-	for _, f := range q.Sort {
-		parts = append(parts, "sort", f.Field, direction(f))
-	}
-	for _, f := range q.Fields {
-		parts = append(parts, "field", f)
-	}
-	return hashQuery(parts...)
-}
-
-func direction(f statedb.SortField) string {
-	if f.Descending {
-		return "desc"
-	}
-	return "asc"
 }
 
 // choose asks CouchDB for its plan. The index of a chain of pages is the one
@@ -179,7 +159,7 @@ func (q *query) body(limit int, bookmark string) []byte {
 				b = append(b, ',')
 			}
 			b = append(canonical.AppendString(append(b, '{'), f.Field), ':')
-			b = append(canonical.AppendString(b, direction(f)), '}')
+			b = append(canonical.AppendString(b, keyset.Direction(f)), '}')
 		}
 		b = append(b, ']')
 	}
@@ -256,7 +236,7 @@ func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.
 	}
 	page := statedb.Page{Stats: found.stats}
 	if prepared.scans() {
-		page.Warning = scanWarning
+		page.Warning = keyset.ScanWarning
 	}
 	if len(found.documents) == q.Limit {
 		page.Bookmark, err = prepared.bookmark(found)

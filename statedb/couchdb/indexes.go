@@ -12,6 +12,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
 // Indexes lists the table's indexes with what is still to be built.
@@ -133,7 +134,7 @@ func (db *DB) DeployIndexes(ctx context.Context, table string, indexes []statedb
 	changed := false
 	for _, ix := range indexes {
 		old := there.find(named(ix.Name))
-		if old != nil && old.signature == signature(ix) {
+		if old != nil && old.signature == keyset.Fingerprint(ix) {
 			continue
 		}
 		changed = changed || old != nil
@@ -163,7 +164,7 @@ func (db *DB) deploy(ctx context.Context, name string, ix statedb.Index, old *de
 			body = append(body, ',')
 		}
 		body = append(canonical.AppendString(append(body, '{'), f.Field), ':')
-		body = append(canonical.AppendString(body, direction(f)), '}')
+		body = append(canonical.AppendString(body, keyset.Direction(f)), '}')
 	}
 	body = append(body, ']')
 	if !ix.PartialFilter.IsNull() {
@@ -201,7 +202,7 @@ func (db *DB) awaitListed(ctx context.Context, table, name string, indexes []sta
 			return nil, err
 		}
 		missing := slices.IndexFunc(indexes, func(ix statedb.Index) bool {
-			return there.find(signed(signature(ix))) == nil
+			return there.find(signed(keyset.Fingerprint(ix))) == nil
 		})
 		if missing < 0 {
 			return there, nil
@@ -223,7 +224,7 @@ func (db *DB) await(ctx context.Context, name string, indexes []statedb.Index, t
 	for first := true; ; first = false {
 		var building []statedb.IndexState
 		for _, def := range indexes {
-			ix := there.find(signed(signature(def)))
+			ix := there.find(signed(keyset.Fingerprint(def)))
 			state, err := db.state(ctx, name, ix)
 			if err != nil {
 				return err

@@ -3,13 +3,13 @@ package couchdb
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strconv"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
 // Get reads documents through _all_docs with keys.
@@ -153,13 +153,13 @@ func (db *DB) Range(ctx context.Context, table string, r statedb.Range) (statedb
 	if err != nil {
 		return statedb.Page{}, err
 	}
-	if r.Limit < 1 {
-		return statedb.Page{}, badLimit(r.Limit)
+	if err := keyset.CheckLimit(r.Limit); err != nil {
+		return statedb.Page{}, err
 	}
-	query := hashQuery("range", table, r.Start, r.End)
+	query := keyset.RangeHash(table, r)
 	from, last := r.Start, ""
 	if r.Bookmark != "" {
-		data, err := openBookmark(r.Bookmark, query)
+		data, err := keyset.Open(r.Bookmark, query)
 		if err != nil {
 			return statedb.Page{}, err
 		}
@@ -181,7 +181,7 @@ func (db *DB) Range(ctx context.Context, table string, r statedb.Range) (statedb
 				continue // design documents are not the ledger's
 			}
 			if len(page.Documents) == r.Limit {
-				page.Bookmark = sealBookmark([]byte(page.Documents[r.Limit-1].ID), query)
+				page.Bookmark = keyset.Seal([]byte(page.Documents[r.Limit-1].ID), query)
 				break
 			}
 			d, err := readDocument(row.document)
@@ -221,8 +221,4 @@ func (db *DB) allDocs(ctx context.Context, name, start, end string, limit int) (
 		return nil
 	})
 	return rows, err
-}
-
-func badLimit(limit int) error {
-	return fmt.Errorf("%w: the limit is %d, at least 1 is needed", statedb.ErrBadQuery, limit)
 }

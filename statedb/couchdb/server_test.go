@@ -18,6 +18,7 @@ import (
 
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
+	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
 // made opens a ledger that is dropped when the test ends.
@@ -323,7 +324,7 @@ func TestForgedBookmarks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash := findHash(statedb.Votes, q)
+	hash := keyset.FindHash(statedb.Votes, q)
 	genuine, err := openPlace(page.Bookmark, hash)
 	if err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 	"github.com/couchledger/couchledger/statedb/mango"
 )
 
@@ -226,7 +227,7 @@ func FuzzBookmark(f *testing.F) {
 	f.Add(page.Bookmark)
 	f.Add("")
 	f.Add(page.Bookmark[1:])
-	f.Add(makeBookmark([]byte{0}, findHash(statedb.Votes, q)))
+	f.Add(keyset.Seal([]byte{0}, keyset.FindHash(statedb.Votes, q)))
 	f.Fuzz(func(t *testing.T, bookmark string) {
 		q.Bookmark = bookmark
 		if _, err := db.Find(t.Context(), statedb.Votes, q); bookmark != "" && bookmark != page.Bookmark && err == nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
 // slowSync lets no sync of the log through while it is held.
@@ -272,7 +273,7 @@ func TestRevisions(t *testing.T) {
 // TestScanWarns: CouchDB's words where every document is read, and only there.
 func TestScanWarns(t *testing.T) {
 	db := created(t)
-	for text, want := range map[string]string{`{"n":1}`: scanWarning, `{"_id":{"$gt":"a"},"n":1}`: "", `{}`: ""} {
+	for text, want := range map[string]string{`{"n":1}`: keyset.ScanWarning, `{"_id":{"$gt":"a"},"n":1}`: "", `{}`: ""} {
 		selector, err := canonical.Parse([]byte(text))
 		if err != nil {
 			t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
 // lookup reads records by id from one snapshot. It seeks with one iterator
@@ -101,17 +102,17 @@ func (db *DB) Range(ctx context.Context, name string, r statedb.Range) (statedb.
 		return statedb.Page{}, err
 	}
 	defer db.store.end()
-	if r.Limit < 1 {
-		return statedb.Page{}, badLimit(r.Limit)
+	if err := keyset.CheckLimit(r.Limit); err != nil {
+		return statedb.Page{}, err
 	}
-	query := rangeHash(name, r)
+	query := keyset.RangeHash(name, r)
 	lower := appendDocumentKey(nil, t.code, r.Start)
 	upper := keyAfter(tableKey(t.code, kindDocument))
 	if r.End != "" {
 		upper = appendDocumentKey(nil, t.code, r.End)
 	}
 	if r.Bookmark != "" {
-		last, err := readBookmark(r.Bookmark, query)
+		last, err := keyset.Open(r.Bookmark, query)
 		if err != nil {
 			return statedb.Page{}, err
 		}
@@ -140,7 +141,7 @@ func (db *DB) Range(ctx context.Context, name string, r statedb.Range) (statedb.
 			continue
 		}
 		if len(page.Documents) == r.Limit { // there is one more
-			page.Bookmark = makeBookmark([]byte(page.Documents[r.Limit-1].ID), query)
+			page.Bookmark = keyset.Seal([]byte(page.Documents[r.Limit-1].ID), query)
 			break
 		}
 		page.Documents = append(page.Documents, statedb.Document{

@@ -14,55 +14,55 @@ func (s *Selector) Match(document canonical.Value) bool { return s.root.match(do
 
 func (e *expr) match(v canonical.Value) bool {
 	switch e.op {
-	case opAnd:
+	case OpAnd:
 		for _, part := range e.list {
 			if !part.match(v) {
 				return false
 			}
 		}
 		return true
-	case opOr:
+	case OpOr:
 		for _, part := range e.list {
 			if part.match(v) {
 				return true
 			}
 		}
 		return false
-	case opNot:
+	case OpNot:
 		return !e.list[0].match(v)
-	case opField:
+	case OpField:
 		return e.field(v)
-	case opElemMatch, opAllMatch, opKeyMapMatch:
+	case OpElemMatch, OpAllMatch, OpKeyMapMatch:
 		return e.elements(v)
-	case opLt:
+	case OpLt:
 		return Compare(v, e.arg) < 0
-	case opLte:
+	case OpLte:
 		return Compare(v, e.arg) <= 0
-	case opEq:
+	case OpEq:
 		return Compare(v, e.arg) == 0
-	case opNe:
+	case OpNe:
 		return Compare(v, e.arg) != 0
-	case opGte:
+	case OpGte:
 		return Compare(v, e.arg) >= 0
-	case opGt:
+	case OpGt:
 		return Compare(v, e.arg) > 0
-	case opIn:
+	case OpIn:
 		return e.in(v)
-	case opNin:
+	case OpNin:
 		return !e.in(v)
-	case opAll:
+	case OpAll:
 		return e.all(v)
-	case opExists:
+	case OpExists:
 		return e.flag
-	case opType:
+	case OpType:
 		return typeName(v) == e.arg.Text()
-	case opSize:
+	case OpSize:
 		return v.Kind() == canonical.Array && int64(v.Len()) == e.size
-	case opMod:
+	case OpMod:
 		return v.Kind() == canonical.Int && remainder(v.Text(), e.divisor) == e.remainder
-	case opRegex:
+	case OpRegex:
 		return v.Kind() == canonical.String && e.regex.MatchString(v.Text())
-	default: // opBeginsWith
+	default: // OpBeginsWith
 		return v.Kind() == canonical.String && strings.HasPrefix(v.Text(), e.arg.Text())
 	}
 }
@@ -76,7 +76,7 @@ func (e *expr) field(v canonical.Value) bool {
 		case canonical.Object:
 			next, ok := v.Get(part)
 			if !ok {
-				return cond.op == opExists && !cond.flag
+				return cond.op == OpExists && !cond.flag
 			}
 			v = next
 		case canonical.Array:
@@ -95,7 +95,7 @@ func (e *expr) field(v canonical.Value) bool {
 func (e *expr) elements(v canonical.Value) bool {
 	sub := e.list[0]
 	switch e.op {
-	case opElemMatch:
+	case OpElemMatch:
 		if v.Kind() != canonical.Array {
 			return false
 		}
@@ -105,7 +105,7 @@ func (e *expr) elements(v canonical.Value) bool {
 			}
 		}
 		return false
-	case opAllMatch:
+	case OpAllMatch:
 		if v.Kind() != canonical.Array || v.Len() == 0 {
 			return false
 		}
@@ -115,7 +115,7 @@ func (e *expr) elements(v canonical.Value) bool {
 			}
 		}
 		return true
-	default: // opKeyMapMatch
+	default: // OpKeyMapMatch
 		if v.Kind() != canonical.Object {
 			return false
 		}

@@ -19,14 +19,14 @@ func Parse(selector canonical.Value) (*Selector, error) {
 		return nil, fmt.Errorf("%w: the selector is a %s, not an object", statedb.ErrBadQuery, selector.Kind())
 	}
 	p := parser{}
-	root := &expr{op: opAnd}
+	root := &expr{op: OpAnd}
 	if selector.Len() > 0 {
 		var err error
 		if root, err = p.object(selector, place{}); err != nil {
 			return nil, fmt.Errorf("%w: %w", statedb.ErrBadQuery, err)
 		}
-		if root.op == opAnd && len(root.list) == 0 {
-			root = &expr{op: opOr} // CouchDB: as a part it matches, as the whole it does not
+		if root.op == OpAnd && len(root.list) == 0 {
+			root = &expr{op: OpOr} // CouchDB: as a part it matches, as the whole it does not
 		}
 	}
 	return &Selector{root: root}, nil
@@ -82,7 +82,7 @@ func (p *parser) condition(v canonical.Value, at place) (*expr, error) {
 	if v.Kind() == canonical.Object && v.Len() > 0 {
 		return p.object(v, at)
 	}
-	return p.leaf(&expr{op: opEq, arg: v}, at)
+	return p.leaf(&expr{op: OpEq, arg: v}, at)
 }
 
 // object reads the members of an object, which all have to match.
@@ -98,15 +98,15 @@ func (p *parser) object(v canonical.Value, at place) (*expr, error) {
 	if len(parts) == 1 {
 		return parts[0], nil
 	}
-	return combine(parts, opAnd, at.negated), nil
+	return combine(parts, OpAnd, at.negated), nil
 }
 
 // combine joins parts that are negated already when the whole is.
-func combine(parts []*expr, o op, negated bool) *expr {
-	if negated && o == opAnd {
-		o = opOr
+func combine(parts []*expr, o Op, negated bool) *expr {
+	if negated && o == OpAnd {
+		o = OpOr
 	} else if negated {
-		o = opAnd
+		o = OpAnd
 	}
 	return &expr{op: o, list: parts}
 }
@@ -130,26 +130,26 @@ func (p *parser) member(key string, v canonical.Value, at place) (*expr, error) 
 func (p *parser) operator(name string, v canonical.Value, at place) (*expr, error) {
 	switch name {
 	case "$and":
-		return p.list(v, opAnd, at)
+		return p.list(v, OpAnd, at)
 	case "$or":
-		return p.list(v, opOr, at)
+		return p.list(v, OpOr, at)
 	case "$nor":
 		if at.inside {
-			whole, err := p.list(v, opOr, at)
+			whole, err := p.list(v, OpOr, at)
 			if err != nil || v.Len() == 0 {
 				return whole, err
 			}
-			return &expr{op: opNot, list: []*expr{whole}}, nil
+			return &expr{op: OpNot, list: []*expr{whole}}, nil
 		}
 		at.negated = !at.negated
-		return p.list(v, opOr, at)
+		return p.list(v, OpOr, at)
 	case "$not":
 		if v.Kind() != canonical.Object {
 			return nil, at.fault("needs an object, not a %s", v.Kind())
 		}
 		if at.inside {
 			part, err := p.condition(v, at)
-			return &expr{op: opNot, list: []*expr{part}}, err
+			return &expr{op: OpNot, list: []*expr{part}}, err
 		}
 		at.negated = !at.negated
 		return p.condition(v, at)
@@ -161,12 +161,12 @@ func (p *parser) operator(name string, v canonical.Value, at place) (*expr, erro
 	return p.leaf(e, at)
 }
 
-func (p *parser) list(v canonical.Value, o op, at place) (*expr, error) {
+func (p *parser) list(v canonical.Value, o Op, at place) (*expr, error) {
 	if v.Kind() != canonical.Array {
 		return nil, at.fault("needs an array of selectors, not a %s", v.Kind())
 	}
 	if v.Len() == 0 {
-		return &expr{op: opAnd}, nil // CouchDB: an empty list matches
+		return &expr{op: OpAnd}, nil // CouchDB: an empty list matches
 	}
 	var parts []*expr
 	for i := range v.Len() {
@@ -194,28 +194,28 @@ func (p *parser) leaf(e *expr, at place) (*expr, error) {
 	if at.negated {
 		if o, ok := opposites[e.op]; ok {
 			e.op = o
-		} else if e.op == opExists {
+		} else if e.op == OpExists {
 			e.flag = !e.flag
 		} else {
-			e = &expr{op: opNot, list: []*expr{e}}
+			e = &expr{op: OpNot, list: []*expr{e}}
 		}
 	}
 	if len(at.path) == 0 {
 		return e, nil
 	}
-	return &expr{op: opField, path: at.path, list: []*expr{e}}, nil
+	return &expr{op: OpField, path: at.path, list: []*expr{e}}, nil
 }
 
-var comparisons = map[string]op{
-	"$lt": opLt, "$lte": opLte, "$eq": opEq, "$ne": opNe, "$gte": opGte, "$gt": opGt,
+var comparisons = map[string]Op{
+	"$lt": OpLt, "$lte": OpLte, "$eq": OpEq, "$ne": OpNe, "$gte": OpGte, "$gt": OpGt,
 }
 
-func isRange(o op) bool { return o == opLt || o == opLte || o == opGt || o == opGte }
+func isRange(o Op) bool { return o == OpLt || o == OpLte || o == OpGt || o == OpGte }
 
-var lists = map[string]op{"$in": opIn, "$nin": opNin, "$all": opAll}
+var lists = map[string]Op{"$in": OpIn, "$nin": OpNin, "$all": OpAll}
 
-var matches = map[string]op{
-	"$elemMatch": opElemMatch, "$allMatch": opAllMatch, "$keyMapMatch": opKeyMapMatch,
+var matches = map[string]Op{
+	"$elemMatch": OpElemMatch, "$allMatch": OpAllMatch, "$keyMapMatch": OpKeyMapMatch,
 }
 
 var typeNames = []string{"null", "boolean", "number", "string", "array", "object"}
@@ -240,18 +240,18 @@ func (p *parser) terminal(name string, v canonical.Value, at place) (*expr, erro
 		if v.Kind() != canonical.Bool {
 			return nil, at.fault("needs true or false, not a %s", v.Kind())
 		}
-		return &expr{op: opExists, flag: v.Bool()}, nil
+		return &expr{op: OpExists, flag: v.Bool()}, nil
 	case "$type":
 		if v.Kind() != canonical.String || !slices.Contains(typeNames, v.Text()) {
 			return nil, at.fault("needs one of %s", strings.Join(typeNames, ", "))
 		}
-		return &expr{op: opType, arg: v}, nil
+		return &expr{op: OpType, arg: v}, nil
 	case "$size":
 		n, ok := v.Int64()
 		if !ok || n < 0 {
 			return nil, at.fault("needs a non-negative integer")
 		}
-		return &expr{op: opSize, size: n}, nil
+		return &expr{op: OpSize, size: n}, nil
 	case "$mod":
 		return modulo(v, at)
 	case "$regex":
@@ -260,14 +260,14 @@ func (p *parser) terminal(name string, v canonical.Value, at place) (*expr, erro
 		if v.Kind() != canonical.String {
 			return nil, at.fault("needs a string, not a %s", v.Kind())
 		}
-		return &expr{op: opBeginsWith, arg: v}, nil
+		return &expr{op: OpBeginsWith, arg: v}, nil
 	case "$text":
 		return nil, at.fault("needs a full-text search index, which this database does not have")
 	}
 	return nil, at.fault("there is no operator %s", name)
 }
 
-func (p *parser) values(v canonical.Value, o op, at place) (*expr, error) {
+func (p *parser) values(v canonical.Value, o Op, at place) (*expr, error) {
 	if v.Kind() != canonical.Array {
 		return nil, at.fault("needs an array, not a %s", v.Kind())
 	}
@@ -284,7 +284,7 @@ func (p *parser) values(v canonical.Value, o op, at place) (*expr, error) {
 }
 
 func modulo(v canonical.Value, at place) (*expr, error) {
-	e := &expr{op: opMod}
+	e := &expr{op: OpMod}
 	var divisor, remainder bool
 	if v.Kind() == canonical.Array && v.Len() == 2 {
 		e.divisor, divisor = v.At(0).Int64()
@@ -310,5 +310,5 @@ func pattern(v canonical.Value, at place) (*expr, error) {
 	if err != nil {
 		return nil, at.fault("%v (patterns are RE2)", err)
 	}
-	return &expr{op: opRegex, regex: re}, nil
+	return &expr{op: OpRegex, regex: re}, nil
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
@@ -27,8 +28,20 @@ type Plan struct {
 	Residual *Selector
 	// Served names the fields that the bounds are made of.
 	Served []string
+	// Constants and Range say the same as Lower and Upper: the values that the
+	// selector gives the index's first fields, and conditions on the field
+	// after them, or on the id of a scan.
+	Constants []canonical.Value
+	Range     []Bound
 
 	overlap int // the index's first fields that the selector bounds or has exist
+}
+
+// Bound is one side of a range: OpGt, OpGte, OpLt or OpLte, in Mango's order of
+// all values, and what it compares with.
+type Bound struct {
+	Op  Op
+	Arg canonical.Value
 }
 
 // endOfPrefix is more than any byte that can follow an encoded field, be it the
@@ -137,9 +150,9 @@ func Advise(s *Selector) []string {
 			continue
 		}
 		switch t.cond.op {
-		case opEq:
+		case OpEq:
 			constant = append(constant, t.path)
-		case opLt, opLte, opGt, opGte, opBeginsWith:
+		case OpLt, OpLte, OpGt, OpGte, OpBeginsWith:
 			bounded = append(bounded, t.path)
 		}
 	}
@@ -173,12 +186,12 @@ type term struct {
 
 func (e *expr) conjuncts(terms []term) []term {
 	switch e.op {
-	case opAnd:
+	case OpAnd:
 		for _, part := range e.list {
 			terms = part.conjuncts(terms)
 		}
 		return terms
-	case opField:
+	case OpField:
 		return append(terms, term{whole: e, path: e.path.String(), cond: e.list[0]})
 	}
 	return append(terms, term{whole: e})
@@ -192,7 +205,7 @@ func boundedFields(terms []term) map[string]bool {
 			continue
 		}
 		switch t.cond.op {
-		case opLt, opLte, opEq, opGte, opGt, opBeginsWith, opExists:
+		case OpLt, OpLte, OpEq, OpGte, OpGt, OpBeginsWith, OpExists:
 			fields[t.path] = true
 		}
 	}
@@ -212,13 +225,13 @@ func overlap(ix statedb.Index, bounded map[string]bool) int {
 // requires reports whether a document that matches has the field.
 func (e *expr) requires(path string) bool {
 	switch e.op {
-	case opAnd:
+	case OpAnd:
 		return slices.ContainsFunc(e.list, func(part *expr) bool { return part.requires(path) })
-	case opOr:
+	case OpOr:
 		return len(e.list) > 0 && !slices.ContainsFunc(e.list, func(part *expr) bool { return !part.requires(path) })
-	case opField:
+	case OpField:
 		cond := e.list[0]
-		return e.path.String() == path && (cond.op != opExists || cond.flag)
+		return e.path.String() == path && (cond.op != OpExists || cond.flag)
 	}
 	return false
 }
@@ -241,7 +254,7 @@ func usable(s *Selector, ix statedb.Index, sort []statedb.SortField) bool {
 	}
 	terms := s.root.conjuncts(nil)
 	for len(columns) > 0 && columns[0] != order[0] {
-		if !slices.ContainsFunc(terms, func(t term) bool { return t.path == columns[0] && t.cond.op == opEq }) {
+		if !slices.ContainsFunc(terms, func(t term) bool { return t.path == columns[0] && t.cond.op == OpEq }) {
 			return false
 		}
 		columns = columns[1:]
@@ -259,11 +272,12 @@ func overIndex(i int, ix statedb.Index, terms []term) *Plan {
 	done := map[*expr]bool{}
 	for _, f := range ix.Fields {
 		path := ParsePath(f.Field).String()
-		at := slices.IndexFunc(terms, func(t term) bool { return t.path == path && t.cond.op == opEq })
+		at := slices.IndexFunc(terms, func(t term) bool { return t.path == path && t.cond.op == OpEq })
 		if at < 0 {
 			r := rangeOf(path, terms, done)
 			if r.served {
 				p.Served = append(p.Served, path)
+				p.Range = r.bounds
 				if r.lower != nil {
 					p.Lower = append(slices.Clone(prefix), r.lower...)
 				}
@@ -274,6 +288,7 @@ func overIndex(i int, ix statedb.Index, terms []term) *Plan {
 			break
 		}
 		prefix = AppendKey(prefix, terms[at].cond.arg)
+		p.Constants = append(p.Constants, terms[at].cond.arg)
 		done[terms[at].whole] = true
 		p.Served = append(p.Served, path)
 	}
@@ -287,7 +302,7 @@ func overIndex(i int, ix statedb.Index, terms []term) *Plan {
 	}
 	// That a field exists goes without saying for what is in the index.
 	for _, t := range terms {
-		exists := t.cond != nil && t.cond.op == opExists && t.cond.flag
+		exists := t.cond != nil && t.cond.op == OpExists && t.cond.flag
 		if exists && slices.ContainsFunc(ix.Fields, func(f statedb.SortField) bool { return ParsePath(f.Field).String() == t.path }) {
 			done[t.whole] = true
 		}
@@ -300,6 +315,7 @@ func overIndex(i int, ix statedb.Index, terms []term) *Plan {
 type keyRange struct {
 	lower, upper []byte
 	served       bool
+	bounds       []Bound
 }
 
 // rangeOf narrows the range of a field by all its conditions that can, and
@@ -312,15 +328,15 @@ func rangeOf(path string, terms []term, done map[*expr]bool) keyRange {
 		}
 		key := AppendKey(nil, t.cond.arg)
 		switch t.cond.op {
-		case opGt:
+		case OpGt:
 			r.raise(append(key, endOfPrefix))
-		case opGte:
+		case OpGte:
 			r.raise(key)
-		case opLt:
+		case OpLt:
 			r.cut(key)
-		case opLte:
+		case OpLte:
 			r.cut(append(key, endOfPrefix))
-		case opBeginsWith:
+		case OpBeginsWith:
 			start := key[:len(key)-1] // without the end of the string
 			r.raise(start)
 			r.cut(append(slices.Clone(start), endOfPrefix))
@@ -328,10 +344,50 @@ func rangeOf(path string, terms []term, done map[*expr]bool) keyRange {
 			continue
 		}
 		r.served = true
+		r.bounds = appendBounds(r.bounds, t.cond)
 		done[t.whole] = true
 	}
 	return r
 }
+
+// appendBounds adds what a condition says of its field, for OpEq and
+// OpBeginsWith as a range.
+func appendBounds(bounds []Bound, cond *expr) []Bound {
+	switch cond.op {
+	case OpEq:
+		return append(bounds, Bound{OpGte, cond.arg}, Bound{OpLte, cond.arg})
+	case OpBeginsWith:
+		bounds = append(bounds, Bound{OpGte, cond.arg})
+		if end, ok := prefixEnd(cond.arg.Text()); ok {
+			return append(bounds, Bound{OpLt, canonical.StringOf(end)})
+		}
+		return append(bounds, Bound{OpLt, canonical.ArrayOf()}) // what comes after all strings
+	}
+	return append(bounds, Bound{cond.op, cond.arg})
+}
+
+// prefixEnd returns the least string that is greater than all that begin with
+// a prefix; false when all greater strings do, or the prefix is empty.
+func prefixEnd(prefix string) (string, bool) {
+	for prefix != "" {
+		last, size := utf8.DecodeLastRuneInString(prefix)
+		prefix = prefix[:len(prefix)-size]
+		switch {
+		case last == utf8.MaxRune: // none follows; the one before decides
+		case last == surrogates-1:
+			return prefix + string(rune(afterSurrogates)), true
+		default:
+			return prefix + string(last+1), true
+		}
+	}
+	return "", false
+}
+
+// No string has characters from surrogates to afterSurrogates.
+const (
+	surrogates      = 0xD800
+	afterSurrogates = 0xE000
+)
 
 func (r *keyRange) raise(key []byte) {
 	if r.lower == nil || bytes.Compare(key, r.lower) > 0 {
@@ -356,7 +412,7 @@ func rest(terms []term, done map[*expr]bool) *Selector {
 	if len(left) == 0 {
 		return nil
 	}
-	return &Selector{root: &expr{op: opAnd, list: left}}
+	return &Selector{root: &expr{op: OpAnd, list: left}}
 }
 
 // scan reads documents by id, bounded by what the selector says of _id.
@@ -371,25 +427,26 @@ func scan(terms []term) *Plan {
 		after := append(slices.Clone(id), 0)
 		r := keyRange{lower: p.Lower, upper: p.Upper}
 		switch t.cond.op {
-		case opEq:
+		case OpEq:
 			r.raise(id)
 			r.cut(after)
 			p.Served = []string{servedID}
-		case opGt:
+		case OpGt:
 			r.raise(after)
-		case opGte:
+		case OpGte:
 			r.raise(id)
-		case opLt:
+		case OpLt:
 			r.cut(id)
-		case opLte:
+		case OpLte:
 			r.cut(after)
-		case opBeginsWith:
+		case OpBeginsWith:
 			r.raise(id)
 			r.cut(append(slices.Clone(id), endOfPrefix))
 		default:
 			continue
 		}
 		p.Lower, p.Upper = r.lower, r.upper
+		p.Range = appendBounds(p.Range, t.cond)
 		done[t.whole] = true
 		if len(p.Served) == 0 {
 			p.Served = []string{"_id range"}

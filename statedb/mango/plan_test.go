@@ -257,3 +257,14 @@ func TestAdvise(t *testing.T) {
 		}
 	}
 }
+
+// The end of a prefix is the least string beyond all that begin with it.
+func TestPrefixEnd(t *testing.T) {
+	for prefix, want := range map[string]string{
+		"a": "b", "az": "a{", "a\U0010FFFF": "b", "\uD7FF": "\uE000", "\uFFFF": "\U00010000", "": "", "\U0010FFFF": "",
+	} {
+		if got, ok := prefixEnd(prefix); got != want || ok != (want != "") {
+			t.Errorf("prefixEnd(%q) = %q, %v; want %q", prefix, got, ok, want)
+		}
+	}
+}

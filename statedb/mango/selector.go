@@ -57,38 +57,40 @@ type Selector struct {
 	root *expr
 }
 
-// op is an operator of the normal form.
-type op uint8
+// Op is an operator of the normal form.
+type Op uint8
 
+// The operators. OpNot is of one expression that is not negated any further;
+// OpField leads to the one condition on a field.
 const (
-	opAnd op = iota
-	opOr
-	opNot // of one expression that is not negated any further
-	opField
-	opLt
-	opLte
-	opEq
-	opNe
-	opGte
-	opGt
-	opIn
-	opNin
-	opExists
-	opType
-	opSize
-	opMod
-	opRegex
-	opBeginsWith
-	opAll
-	opElemMatch
-	opAllMatch
-	opKeyMapMatch
+	OpAnd Op = iota
+	OpOr
+	OpNot
+	OpField
+	OpLt
+	OpLte
+	OpEq
+	OpNe
+	OpGte
+	OpGt
+	OpIn
+	OpNin
+	OpExists
+	OpType
+	OpSize
+	OpMod
+	OpRegex
+	OpBeginsWith
+	OpAll
+	OpElemMatch
+	OpAllMatch
+	OpKeyMapMatch
 )
 
 // opposites are the comparisons that a negation turns into another.
-var opposites = map[op]op{
-	opLt: opGte, opGte: opLt, opLte: opGt, opGt: opLte,
-	opEq: opNe, opNe: opEq, opIn: opNin, opNin: opIn,
+var opposites = map[Op]Op{
+	OpLt: OpGte, OpGte: OpLt, OpLte: OpGt, OpGt: OpLte,
+	OpEq: OpNe, OpNe: OpEq, OpIn: OpNin, OpNin: OpIn,
 }
 
 // expr is a selector in normal form: conjunctions and disjunctions of fields
@@ -96,10 +98,10 @@ var opposites = map[op]op{
 // they do not match where the field is missing; inside $elemMatch and its
 // kin they stay where they are written, as in CouchDB.
 type expr struct {
-	op   op
-	list []*expr // opAnd, opOr: the parts; opNot, opField and the matches: one
+	op   Op
+	list []*expr // OpAnd, OpOr: the parts; OpNot, OpField and the matches: one
 
-	path Path // opField
+	path Path // OpField
 
 	arg       canonical.Value   // comparisons, $type, $beginsWith
 	args      []canonical.Value // $in, $nin, $all: in the order of Compare
@@ -115,7 +117,7 @@ type expr struct {
 func (s *Selector) Uses(field string) bool { return s.root.uses(field) }
 
 func (e *expr) uses(field string) bool {
-	if e.op == opField {
+	if e.op == OpField {
 		return len(e.path) > 0 && e.path[0] == field
 	}
 	for _, part := range e.list {
