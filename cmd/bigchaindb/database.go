@@ -17,6 +17,7 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/rethinkdb"
 )
 
 // opener opens the database of the settings, which need not exist yet.
@@ -25,8 +26,9 @@ type opener func(ctx context.Context, settings configs.Settings, logger *slog.Lo
 // openers has the backends of this version. Those of configs.Backends that are
 // not in it can be configured and not opened.
 var openers = map[string]opener{
-	configs.Embedded: openEmbedded,
-	configs.CouchDB:  openCouchDB,
+	configs.Embedded:  openEmbedded,
+	configs.CouchDB:   openCouchDB,
+	configs.RethinkDB: openRethinkDB,
 }
 
 // checkBackend says whether openDatabase knows the backend and can work with
@@ -75,6 +77,19 @@ func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Lo
 	return couchdb.Open(ctx, couchdb.Options{
 		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
 		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries, MaxRetries: s.MaxRetries,
+		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
+	})
+}
+
+func openRethinkDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	return rethinkdb.Open(ctx, rethinkdb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
 		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
 	})
 }
