@@ -17,6 +17,7 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/mongodb"
 	"github.com/couchledger/couchledger/statedb/rethinkdb"
 )
 
@@ -78,6 +79,19 @@ func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Lo
 		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
 		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries, MaxRetries: s.MaxRetries,
 		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
+	})
+}
+
+func openMongoDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	return mongodb.Open(ctx, mongodb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, ReplicaSet: s.ReplicaSet, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
+		MaxBatch: s.MaxBatchUpdateSize, Logger: logger, Registry: registry,
 	})
 }
 
