@@ -99,6 +99,7 @@ type Node struct {
 
 	caughtUp chan struct{} // closed once both feeds have been read to their heads
 	stopping atomic.Bool
+	deployed atomic.Bool // the indexes are, as far as they can be
 	trouble  *trouble
 }
 

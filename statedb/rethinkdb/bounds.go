@@ -26,7 +26,7 @@ func boundsOf(q *keyset.Query) (keyBounds, bool) {
 		}
 		prefix = append(prefix, part...)
 	}
-	b := keyBounds{lower: prefix, upper: extend(prefix, r.MaxVal)}
+	b := keyBounds{lower: prefix, upper: behind(prefix)}
 	var lower, upper *mango.Bound
 	for i, bound := range q.Plan.Range {
 		switch c := &q.Plan.Range[i]; bound.Op {
@@ -67,6 +67,15 @@ func extend(prefix []any, parts ...any) []any {
 	return append(prefix[:len(prefix):len(prefix)], parts...)
 }
 
+// behind is greater than all keys that begin so, and less than those of odd
+// documents.
+func behind(prefix []any) []any {
+	if len(prefix) == 0 {
+		return []any{rankBehind}
+	}
+	return extend(prefix, r.MaxVal)
+}
+
 // keyOf is the part of a key that a scalar makes; false for an array or an
 // object. A number that is no double has the one below it: nothing equals it,
 // and what is greater is behind. ceilingKey has the one above.
@@ -105,6 +114,9 @@ func scalarKey(v canonical.Value) ([]any, bool) {
 	}
 }
 
+// oddBounds are those of all odd documents.
+var oddBounds = keyBounds{lower: []any{rankOdd}, upper: []any{rankOdd, r.MaxVal}}
+
 // positionKey is the key of a row, or for an odd one the place among the keys
 // where it would be: behind all that have a scalar in the field.
 func positionKey(p keyset.Position) []any {
@@ -112,7 +124,7 @@ func positionKey(p keyset.Position) []any {
 	for _, v := range p.Values {
 		part, ok := keyOf(v)
 		if !ok {
-			return extend(key, r.MaxVal)
+			return behind(key)
 		}
 		key = append(key, part...)
 	}

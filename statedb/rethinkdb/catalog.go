@@ -32,11 +32,8 @@ const keyLayout = "1"
 // was defined anew is another one.
 func indexName(ix statedb.Index) string { return ix.Name + "$" + keyset.Fingerprint(ix) + keyLayout }
 
-// oddName is of the index of the documents that the index cannot order.
-func oddName(ix statedb.Index) string { return indexName(ix) + "$odd" }
-
-// ownName are names that indexName and oddName give; the name is the group.
-var ownName = regexp.MustCompile(`^(.*)\$[0-9a-f]{16}[0-9]+(\$odd)?$`)
+// ownName are names that indexName gives; the index's own is the group.
+var ownName = regexp.MustCompile(`^(.*)\$[0-9a-f]{16}[0-9]+$`)
 
 // catalog is a table's indexes as they were last listed. It is replaced, never
 // changed.
@@ -118,7 +115,7 @@ func (db *DB) list(ctx context.Context, table string) (*catalog, error) {
 		}
 		state := statedb.IndexState{Index: ix}
 		// One that is not there yet has no progress.
-		if done := min(progress[indexName(ix)], progress[oddName(ix)]); done < 1 {
+		if done := progress[indexName(ix)]; done < 1 {
 			state.Total = total
 			state.Pending = min(total, max(1, int(math.Ceil((1-done)*float64(total)))))
 		}

@@ -67,27 +67,25 @@ func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.
 // page reads one page.
 func (db *DB) page(ctx context.Context, table string, limit int, q *keyset.Query) (statedb.Page, error) {
 	if q.Index == nil {
-		source, stop := db.rows(ctx, "scan", db.filter(db.scan(table, q), q), limit+1)
+		source, stop := db.rows(ctx, "scan", filter(db.scan(table, q), q), limit+1)
 		defer stop()
 		return q.Page(ctx, limit, source)
 	}
-	name := oddName(*q.Index)
-	unordered, stop := db.rows(ctx, "find_odd", db.filter(db.table(table).Between(r.MinVal, r.MaxVal, r.BetweenOpts{Index: name}), q), maxBatchRows)
+	odd, stop := db.rows(ctx, "find_odd", filter(db.keys(table, q, oddBounds), q), maxBatchRows)
 	defer stop()
-	sources := []keyset.Source{q.Collect(limit, unordered)}
+	sources := []keyset.Source{q.Collect(limit, odd)}
 	if b, some := boundsOf(q); some {
-		source, stop := db.rows(ctx, "find", db.filter(db.between(table, q, b), q), limit+1)
+		rows := db.keys(table, q, b).OrderBy(r.OrderByOpts{Index: direction(indexName(*q.Index), q.Plan.Reverse)})
+		source, stop := db.rows(ctx, "find", filter(rows, q), limit+1)
 		defer stop()
 		sources = append(sources, source)
 	}
 	return q.Page(ctx, limit, sources...)
 }
 
-// between selects rows by the keys of an index, in its order.
-func (db *DB) between(table string, q *keyset.Query, b keyBounds) r.Term {
-	name := indexName(*q.Index)
-	rows := db.table(table).Between(b.lower, b.upper, r.BetweenOpts{Index: name, RightBound: "closed"})
-	return rows.OrderBy(r.OrderByOpts{Index: direction(name, q.Plan.Reverse)})
+// keys selects rows by the keys of an index.
+func (db *DB) keys(table string, q *keyset.Query, b keyBounds) r.Term {
+	return db.table(table).Between(b.lower, b.upper, r.BetweenOpts{Index: indexName(*q.Index), RightBound: "closed"})
 }
 
 func direction(index string, reverse bool) any {
@@ -118,11 +116,11 @@ func (db *DB) scan(table string, q *keyset.Query) r.Term {
 	} else if q.After != nil {
 		b.from = q.After.ID
 	}
-	return db.ids(table, b).OrderBy(r.OrderByOpts{Index: direction(fieldID, q.Plan.Reverse)})
+	return between(db.table(table), b).OrderBy(r.OrderByOpts{Index: direction(fieldID, q.Plan.Reverse)})
 }
 
 // filter leaves out rows that surely do not match.
-func (db *DB) filter(rows r.Term, q *keyset.Query) r.Term {
+func filter(rows r.Term, q *keyset.Query) r.Term {
 	tree := q.Selector.Tree()
-	return db.live(rows.Filter(func(row r.Term) r.Term { return superset(row, tree) }))
+	return live(rows.Filter(func(row r.Term) r.Term { return superset(row, tree) }))
 }

@@ -102,29 +102,24 @@ func (db *DB) define(ctx context.Context, table string, ix statedb.Index) error 
 	return nil
 }
 
-// build has the server make the indexes of a definition, and delete those of
+// build has the server make the index of a definition, and delete those of
 // others under its name. there are the indexes that the table has.
 func (db *DB) build(ctx context.Context, table string, ix statedb.Index, there []string) error {
 	t := db.table(table)
-	var paths []mango.Path
-	for _, f := range ix.Fields {
-		paths = append(paths, mango.ParsePath(f.Field))
-	}
-	wanted := map[string]func(r.Term) r.Term{
-		indexName(ix): func(row r.Term) r.Term { return indexKey(row, paths) },
-		oddName(ix):   func(row r.Term) r.Term { return oddKey(row, paths) },
-	}
-	for name, key := range wanted {
-		if slices.Contains(there, name) {
-			continue
+	wanted := indexName(ix)
+	if !slices.Contains(there, wanted) {
+		var paths []mango.Path
+		for _, f := range ix.Fields {
+			paths = append(paths, mango.ParsePath(f.Field))
 		}
-		if _, err := db.run(ctx, "index_create", t.IndexCreateFunc(name, key), nil); err != nil && !isRefusal(err, "already exists") {
+		create := t.IndexCreateFunc(wanted, func(row r.Term) r.Term { return indexKey(row, paths) })
+		if _, err := db.run(ctx, "index_create", create, nil); err != nil && !isRefusal(err, "already exists") {
 			return err
 		}
 	}
 	for _, name := range there {
 		own := ownName.FindStringSubmatch(name)
-		if wanted[name] != nil || own == nil || own[1] != ix.Name {
+		if name == wanted || own == nil || own[1] != ix.Name {
 			continue
 		}
 		if _, err := db.run(ctx, "index_drop", t.IndexDrop(name), nil); err != nil && !isRefusal(err, "does not exist") {

@@ -13,14 +13,17 @@ import (
 // of any length and with any characters, and numbers as doubles, which is all
 // that it has.
 //
-// A document that has all the fields, with an array, an object or something of
-// RethinkDB's own in one of them, is in the odd index, under its id.
+// A document that has all the fields, but an array, an object or something of
+// RethinkDB's own in one of them, is odd: the index holds [rankOdd, id] of it,
+// behind all the others.
 const (
 	rankNull   = "a"
 	rankFalse  = "b"
 	rankTrue   = "c"
 	rankNumber = "d"
 	rankString = "e"
+	rankBehind = "f" // no value has it: behind all scalars
+	rankOdd    = "g"
 )
 
 // encode gives the elements of the array for one field: two, none when the
@@ -48,8 +51,8 @@ func encodeValue(v r.Term) r.Term {
 }
 
 // outcomes of following a path. A path that leads through something that is no
-// object or array, or beyond the end of an array, goes astray; strange is what
-// has a type of RethinkDB's own.
+// object or array, or beyond the end of an array, goes astray; strange is when
+// it leads through what has a type of RethinkDB's own.
 type outcomes struct {
 	found                    func(r.Term) r.Term
 	missing, astray, strange r.Term
@@ -58,71 +61,43 @@ type outcomes struct {
 // lookUp follows a path as mango.Path does.
 func lookUp(v r.Term, path mango.Path, o outcomes) r.Term {
 	if len(path) == 0 {
-		return r.Do(v, func(v r.Term) r.Term {
-			return r.Branch(isStrange(v), o.strange, o.found(v))
-		})
+		return o.found(v)
 	}
 	key := path[0]
-	return r.Do(v, func(v r.Term) r.Term {
-		inArray := o.astray
-		if i, ok := mango.ArrayIndex(key); ok && i < maxElements {
-			inArray = r.Branch(v.Count().Gt(i), lookUp(v.Nth(i), path[1:], o), o.astray)
-		}
-		// default takes null for missing, and so keys tells.
-		inObject := r.Do(v.Field(key).Default(nil), func(next r.Term) r.Term {
-			return r.Branch(r.And(next.Eq(nil), v.Keys().Contains(key).Not()), o.missing, lookUp(next, path[1:], o))
-		})
-		return r.Branch(
-			v.TypeOf().Eq("OBJECT"), inObject,
-			v.TypeOf().Eq("ARRAY"), inArray,
-			isStrange(v), o.strange,
-			o.astray,
-		)
+	inArray := o.astray
+	if i, ok := mango.ArrayIndex(key); ok && i < maxElements {
+		inArray = r.Branch(v.Count().Gt(i), r.Do(v.Nth(i), func(next r.Term) r.Term { return lookUp(next, path[1:], o) }), o.astray)
+	}
+	// default takes null for missing, and so keys tells.
+	inObject := r.Do(v.Field(key).Default(nil), func(next r.Term) r.Term {
+		return r.Branch(r.And(next.Eq(nil), v.Keys().Contains(key).Not()), o.missing, lookUp(next, path[1:], o))
 	})
+	return r.Branch(isType(v, "OBJECT"), inObject, isType(v, "ARRAY"), inArray, isStrange(v), o.strange, o.astray)
 }
+
+func isType(v r.Term, name string) r.Term { return v.TypeOf().Eq(name) }
 
 // isStrange tells times, binary data and the like, which are objects in JSON.
-func isStrange(v r.Term) r.Term {
-	return r.Expr([]any{"NULL", "BOOL", "NUMBER", "STRING", "ARRAY", "OBJECT"}).Contains(v.TypeOf()).Not()
-}
-
-// encodeAll calls do with the encodings of all fields, one after the other.
-func encodeAll(row r.Term, paths []mango.Path, done []r.Term, do func([]r.Term) r.Term) r.Term {
-	if len(paths) == len(done) {
-		return do(done)
-	}
-	return r.Do(encode(row, paths[len(done)]), func(encoded r.Term) r.Term {
-		// None is added: what is missing is in no index, and needs no more work.
-		return r.Branch(encoded.IsEmpty(), nil, encodeAll(row, paths, append(done[:len(done):len(done)], encoded), do))
-	})
-}
-
-// hasOdd tells whether one of the encodings is of something odd.
-func hasOdd(encoded []r.Term) r.Term {
-	var odd []any
-	for _, e := range encoded {
-		odd = append(odd, e.Count().Eq(1))
-	}
-	return r.Or(odd...)
-}
+// Their types are called PTYPE<TIME> and so on; no other name begins so.
+func isStrange(v r.Term) r.Term { return r.And(v.TypeOf().Ge("PTYPE"), v.TypeOf().Lt("PTYPF")) }
 
 // indexKey is the function of an index: null, which RethinkDB leaves out, for
 // a document that is not in it.
 func indexKey(row r.Term, paths []mango.Path) r.Term {
-	return encodeAll(row, paths, nil, func(encoded []r.Term) r.Term {
-		var parts []any
-		for _, e := range encoded[1:] {
-			parts = append(parts, e)
-		}
-		key := encoded[0].Add(append(parts, []any{row.Field(fieldID)})...)
-		return r.Branch(hasOdd(encoded), nil, key)
-	})
+	return appendKey(row, paths, r.Expr([]any{}), r.Expr(false))
 }
 
-// oddKey is the function of the index of odd documents.
-func oddKey(row r.Term, paths []mango.Path) r.Term {
-	return encodeAll(row, paths, nil, func(encoded []r.Term) r.Term {
-		return r.Branch(hasOdd(encoded), row.Field(fieldID), nil)
+// appendKey goes on with the fields that are left, behind the key so far; odd
+// tells whether one of those was.
+func appendKey(row r.Term, paths []mango.Path, key, odd r.Term) r.Term {
+	id := row.Field(fieldID)
+	if len(paths) == 0 {
+		return r.Branch(odd, []any{rankOdd, id}, key.Append(id))
+	}
+	return r.Do(encode(row, paths[0]), func(encoded r.Term) r.Term {
+		// A document that lacks a field needs no more work.
+		return r.Branch(encoded.IsEmpty(), nil,
+			appendKey(row, paths[1:], key.Add(encoded), r.Or(odd, encoded.Count().Eq(1))))
 	})
 }
 

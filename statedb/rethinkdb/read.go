@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	r "gopkg.in/rethinkdb/rethinkdb-go.v6"
@@ -12,11 +13,42 @@ import (
 	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
-// table is the term of a table, for writing, and for reading what a majority
-// of its replicas has. A node decides by what it reads, and the primary alone
-// may show a write that is lost when it fails.
-func (db *DB) table(name string) r.Term {
-	return r.DB(db.opts.Name).Table(name, r.TableOpts{ReadMode: "majority"})
+// table is the term of a table, read at its primary replicas.
+func (db *DB) table(name string) r.Term { return r.DB(db.opts.Name).Table(name) }
+
+// replicasKnown is how long the number of replicas is taken for the same.
+const replicasKnown = 10 * time.Second
+
+// decisive is the term of a table for what a node decides by: of several
+// replicas it asks a majority, as the primary alone may show a write that is
+// lost with it. That costs half a millisecond; with one replica it says
+// nothing more.
+func (db *DB) decisive(ctx context.Context, name string) (r.Term, error) {
+	db.mu.Lock()
+	known, ok := db.replicated[name]
+	db.mu.Unlock()
+	if !ok || time.Since(known.at) > replicasKnown {
+		several, err := db.one(ctx, "config", db.table(name).Config().Field("shards").Contains(func(shard r.Term) r.Term {
+			return shard.Field("replicas").Count().Gt(1)
+		}), nil)
+		if err != nil {
+			return r.Term{}, err
+		}
+		known = replicated{at: time.Now(), several: several.Bool()}
+		db.mu.Lock()
+		db.replicated[name] = known
+		db.mu.Unlock()
+	}
+	if !known.several {
+		return db.table(name), nil
+	}
+	return r.DB(db.opts.Name).Table(name, r.TableOpts{ReadMode: "majority"}), nil
+}
+
+// replicated says whether a table had several replicas at a time.
+type replicated struct {
+	at      time.Time
+	several bool
 }
 
 // Get reads documents by id.
@@ -34,7 +66,11 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 	if len(asked) == 0 && len(ids) > 0 {
 		return documents, nil
 	}
-	rows, err := db.run(ctx, "get", db.table(table).GetAll(asked...), nil)
+	t, err := db.decisive(ctx, table)
+	if err != nil {
+		return nil, err
+	}
+	rows, err := db.run(ctx, "get", t.GetAll(asked...), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +105,11 @@ func (db *DB) Range(ctx context.Context, table string, want statedb.Range) (stat
 		}
 		last = string(place)
 	}
-	rows := db.live(db.ids(table, idBounds{from: max(want.Start, last), to: want.End}).OrderBy(r.OrderByOpts{Index: fieldID}))
+	t, err := db.decisive(ctx, table)
+	if err != nil {
+		return statedb.Page{}, err
+	}
+	rows := live(between(t, idBounds{from: max(want.Start, last), to: want.End}).OrderBy(r.OrderByOpts{Index: fieldID}))
 	source, stop := db.rows(ctx, "range", rows, want.Limit+1)
 	defer stop()
 	page := statedb.Page{Stats: statedb.Stats{Keys: -1, Documents: -1}}
@@ -90,15 +130,15 @@ func (db *DB) Range(ctx context.Context, table string, want statedb.Range) (stat
 }
 
 // live leaves out what is left of deleted documents.
-func (db *DB) live(rows r.Term) r.Term {
+func live(rows r.Term) r.Term {
 	return rows.Filter(func(row r.Term) r.Term { return isDeleted(row).Not() })
 }
 
 // idBounds are two ids, from <= id <= to; an empty one is open.
 type idBounds struct{ from, to string }
 
-// ids selects rows by id, those at the bounds too.
-func (db *DB) ids(table string, b idBounds) r.Term {
+// between selects rows by id, those at the bounds too.
+func between(table r.Term, b idBounds) r.Term {
 	// Ids are strings, which no other kind of key is greater than; what is
 	// less than all strings is left out.
 	var upper any = r.MaxVal
@@ -106,7 +146,7 @@ func (db *DB) ids(table string, b idBounds) r.Term {
 		upper = to
 	}
 	from, _ := keyPart(b.from)
-	return db.table(table).Between(from, upper, r.BetweenOpts{RightBound: "closed"})
+	return table.Between(from, upper, r.BetweenOpts{RightBound: "closed"})
 }
 
 // keyPart is the beginning of an id that RethinkDB takes as a bound, and

@@ -72,12 +72,16 @@ type DB struct {
 	closed context.Context // done when Close was called
 	close  context.CancelFunc
 
-	mu       sync.Mutex
-	idle     []*conn
-	catalogs map[string]*catalog // by table
+	mu         sync.Mutex
+	idle       []*conn
+	catalogs   map[string]*catalog // by table
+	replicated map[string]replicated
 }
 
-var _ statedb.DB = (*DB)(nil)
+var (
+	_ statedb.DB      = (*DB)(nil)
+	_ statedb.Sharder = (*DB)(nil)
+)
 
 // Defaults of Options.
 const (
@@ -154,7 +158,7 @@ func Open(ctx context.Context, opts Options) (*DB, error) {
 	}
 	db := &DB{
 		opts: opts, address: net.JoinHostPort(opts.Host, strconv.Itoa(opts.Port)),
-		log: opts.Logger, metrics: newMetrics(opts.Registry), catalogs: map[string]*catalog{},
+		log: opts.Logger, metrics: newMetrics(opts.Registry), catalogs: map[string]*catalog{}, replicated: map[string]replicated{},
 	}
 	db.closed, db.close = context.WithCancel(context.Background())
 	if err := db.connect(ctx); err != nil {

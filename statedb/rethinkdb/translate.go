@@ -146,7 +146,9 @@ func (t *translator) field(v r.Term, n mango.Node, depth int) verdict {
 		return perhaps
 	}
 	return loosely(lookUp(v, n.Path, outcomes{
-		found:   func(v r.Term) r.Term { return t.node(v, condition, depth+1).asTerm() },
+		found: func(v r.Term) r.Term {
+			return r.Or(isStrange(v), t.node(v, condition, depth+1).asTerm())
+		},
 		missing: r.Expr(false), astray: r.Expr(false), strange: r.Expr(true),
 	}))
 }
@@ -200,7 +202,7 @@ func (t *translator) elements(v r.Term, n mango.Node, depth int) verdict {
 		return of
 	}
 	matching := func(e r.Term) r.Term {
-		return r.Branch(isStrange(e), true, t.node(e, n.List[0], depth+1).asTerm())
+		return r.Or(isStrange(e), t.node(e, n.List[0], depth+1).asTerm())
 	}
 	if n.Op == mango.OpAllMatch {
 		others := v.Contains(func(e r.Term) r.Term { return matching(e).Not() })
@@ -213,8 +215,6 @@ func (t *translator) elements(v r.Term, n mango.Node, depth int) verdict {
 var typeNames = map[string]string{
 	"null": "NULL", "boolean": "BOOL", "number": "NUMBER", "string": "STRING", "array": "ARRAY", "object": "OBJECT",
 }
-
-func isType(v r.Term, name string) r.Term { return v.TypeOf().Eq(name) }
 
 // equal compares exactly: RethinkDB tells types apart, and doubles are all the
 // numbers that it has.
