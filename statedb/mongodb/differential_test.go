@@ -30,7 +30,7 @@ func TestSameRowsAsEmbedded(t *testing.T) {
 		runs = []differential.Options{{Seed: seed, SamePlans: true, All: true}}
 	}
 	for _, opts := range runs {
-		opts.Fit = true
+		opts.Fit, opts.Bytes = true, true
 		t.Run(fmt.Sprintf("seed %d, all %v", opts.Seed, opts.All), func(t *testing.T) {
 			local, err := embedded.Open(t.TempDir(), embedded.Options{})
 			if err != nil {
