@@ -14,7 +14,68 @@ import (
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/rethinkdb"
+	"github.com/couchledger/couchledger/statedb/rethinkdb/rethinktest"
 )
+
+// address tells how to reach a database server.
+type address struct {
+	host            string
+	port            int
+	login, password string
+}
+
+// server is a database server of a test's own.
+type server interface {
+	Kill()
+	Start() error
+	Suspend() error
+	Resume() error
+}
+
+// backend is a database server that nodes can run on.
+type backend struct {
+	name   string // as database.backend has it
+	title  string // as messages have it
+	shared func(testing.TB) address
+	own    func(testing.TB) (server, address)
+	open   func(a address, ledger string) (statedb.DB, error)
+}
+
+var servers = []backend{
+	{
+		name: configs.CouchDB, title: "CouchDB",
+		shared: func(t testing.TB) address { return couchAddress(couchtest.Shared(t)) },
+		own: func(t testing.TB) (server, address) {
+			s := couchtest.Start(t)
+			return s, couchAddress(s.Address)
+		},
+		open: func(a address, ledger string) (statedb.DB, error) {
+			return couchdb.Open(context.Background(), couchdb.Options{
+				Host: a.host, Port: a.port, Login: a.login, Password: a.password, Name: ledger, MaxTries: 1,
+			})
+		},
+	},
+	{
+		name: configs.RethinkDB, title: "RethinkDB",
+		shared: func(t testing.TB) address { return rethinkAddress(rethinktest.Shared(t)) },
+		own: func(t testing.TB) (server, address) {
+			s := rethinktest.Start(t)
+			return s, rethinkAddress(s.Address)
+		},
+		open: func(a address, ledger string) (statedb.DB, error) {
+			return rethinkdb.Open(context.Background(), rethinkdb.Options{
+				Host: a.host, Port: a.port, Login: a.login, Password: a.password, Name: ledger, MaxTries: 1,
+			})
+		},
+	},
+}
+
+func rethinkAddress(a rethinktest.Address) address {
+	return address{a.Host, a.Port, a.Login, a.Password}
+}
+
+func couchAddress(a couchtest.Address) address { return address{a.Host, a.Port, a.Login, a.Password} }
 
 // nodeMaker is newNode, for one backend.
 type nodeMaker func(t testing.TB, environ ...string) *node
@@ -22,27 +83,30 @@ type nodeMaker func(t testing.TB, environ ...string) *node
 // eachBackend runs a test on every backend that can be had here.
 func eachBackend(t *testing.T, test func(t *testing.T, newNode nodeMaker)) {
 	t.Run("embedded", func(t *testing.T) { test(t, newNode) })
-	t.Run("couchdb", func(t *testing.T) {
-		address := couchtest.Shared(t)
-		test(t, func(t testing.TB, environ ...string) *node { return newCouchNode(t, address, environ...) })
+	eachServer(t, func(t *testing.T, b backend) {
+		a := b.shared(t)
+		test(t, func(t testing.TB, environ ...string) *node { return b.newNode(t, a, environ...) })
 	})
+}
+
+// eachServer runs a test for every backend that is a server.
+func eachServer(t *testing.T, test func(t *testing.T, b backend)) {
+	for _, b := range servers {
+		t.Run(b.name, func(t *testing.T) { test(t, b) })
+	}
 }
 
 // ledgers counts the ledgers that tests made on servers.
 var ledgers atomic.Int64
 
-// newCouchNode is newNode with a ledger of its own in a CouchDB, which is
-// deleted when the test ends.
-func newCouchNode(t testing.TB, address couchtest.Address, environ ...string) *node {
+// newNode is newNode with a ledger of its own on a server, which is dropped
+// when the test ends.
+func (b backend) newNode(t testing.TB, a address, environ ...string) *node {
 	t.Helper()
 	name := fmt.Sprintf("e2e%s_%d", strconv.FormatInt(time.Now().UnixNano(), 36), ledgers.Add(1))
-	n := newNode(t, append(couchEnviron(address, name), environ...)...)
-	n.backend = configs.CouchDB
-	n.store = func() (statedb.DB, error) {
-		return couchdb.Open(context.Background(), couchdb.Options{
-			Host: address.Host, Port: address.Port, Login: address.Login, Password: address.Password, Name: name, MaxTries: 1,
-		})
-	}
+	n := newNode(t, append(b.environ(a, name), environ...)...)
+	n.backend = b.name
+	n.store = func() (statedb.DB, error) { return b.open(a, name) }
 	t.Cleanup(func() {
 		n.kill()
 		db, err := n.store()
@@ -55,12 +119,18 @@ func newCouchNode(t testing.TB, address couchtest.Address, environ ...string) *n
 	return n
 }
 
-func couchEnviron(address couchtest.Address, name string) []string {
+func (b backend) environ(a address, ledger string) []string {
 	return []string{
-		"BIGCHAINDB_DATABASE_BACKEND=couchdb", "BIGCHAINDB_DATABASE_HOST=" + address.Host,
-		"BIGCHAINDB_DATABASE_PORT=" + strconv.Itoa(address.Port), "BIGCHAINDB_DATABASE_NAME=" + name,
-		"BIGCHAINDB_DATABASE_LOGIN=" + address.Login, "BIGCHAINDB_DATABASE_PASSWORD=" + address.Password,
+		"BIGCHAINDB_DATABASE_BACKEND=" + b.name, "BIGCHAINDB_DATABASE_HOST=" + a.host,
+		"BIGCHAINDB_DATABASE_PORT=" + strconv.Itoa(a.port), "BIGCHAINDB_DATABASE_NAME=" + ledger,
+		"BIGCHAINDB_DATABASE_LOGIN=" + a.login, "BIGCHAINDB_DATABASE_PASSWORD=" + a.password,
 	}
+}
+
+// newCouchNode is newNode on a CouchDB.
+func newCouchNode(t testing.TB, a couchtest.Address, environ ...string) *node {
+	t.Helper()
+	return servers[0].newNode(t, couchAddress(a), environ...)
 }
 
 // openEmbedded opens the database of a stopped node with the default backend.
@@ -72,7 +142,9 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := couchtest.Main(m)
+	code := m.Run()
+	couchtest.Stop()
+	rethinktest.Stop()
 	remove()
 	os.Exit(code)
 }

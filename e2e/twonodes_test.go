@@ -9,18 +9,19 @@ import (
 	"testing"
 
 	"github.com/couchledger/couchledger/node/ledger"
-	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
 )
 
-// TestCouchDBTwoNodes has two nodes of a federation share one CouchDB. They
-// start at once, every transaction is posted to both at the same time, and
-// outputs are spent through both: documents conflict all the time. Both must
-// come to the same ledger.
-func TestCouchDBTwoNodes(t *testing.T) {
-	address := couchtest.Shared(t)
+// TestTwoNodes has two nodes of a federation share one database. They start at
+// once, every transaction is posted to both at the same time, and outputs are
+// spent through both: documents conflict all the time. Both must come to the
+// same ledger.
+func TestTwoNodes(t *testing.T) { eachServer(t, testTwoNodes) }
+
+func testTwoNodes(t *testing.T, b backend) {
+	address := b.shared(t)
 	one, two := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
-	first := newCouchNode(t, address, keysOf(one, two)...)
-	second := newNode(t, append(couchEnviron(address, first.ledger()), keysOf(two, one)...)...)
+	first := b.newNode(t, address, keysOf(one, two)...)
+	second := newNode(t, append(b.environ(address, first.ledger()), keysOf(two, one)...)...)
 	nodes := []*node{first, second}
 	runs := []*process{first.launch(), second.launch()}
 	for i, n := range nodes {

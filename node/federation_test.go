@@ -135,16 +135,13 @@ func TestStaleEntriesAreReassigned(t *testing.T) {
 	}
 	alice := ledger.GenerateKeyPair()
 	orphans := 0
-	for i := range 12 {
+	for i := 0; orphans < 4; i++ { // of those made at random, one in three is
 		tx := newCreate(t, alice, i)
 		if assigneeOf(nodes[0].federation().Members, tx) == nodes[2].key.Public {
 			orphans++
 		}
 		nodes[0].mustPost(t, tx)
 		nodes[0].mustBecomeValid(t, tx)
-	}
-	if orphans == 0 {
-		t.Error("no transaction was assigned to the node that is gone: nothing was tested")
 	}
 	eventually(t, "the backlog is empty", func() bool {
 		page, err := nodes[0].db.Range(t.Context(), statedb.Backlog, statedb.Range{Limit: 1})

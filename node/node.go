@@ -95,9 +95,11 @@ type Node struct {
 	waiters waiters
 
 	withheld withheld
+	held     heldBlocks // of the ledger loop alone
 
 	caughtUp chan struct{} // closed once both feeds have been read to their heads
 	stopping atomic.Bool
+	deployed atomic.Bool // the indexes are, as far as they can be
 	trouble  *trouble
 }
 
@@ -125,6 +127,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
 		members:  membersOf(o.Key.Public, o.Keyring),
 		posts:    make(chan post, maxWaiting),
+		held:     heldBlocks{on: map[string][]string{}},
 		unsure:   unsureWrites{wake: make(chan struct{}, 1)},
 		events:   make(chan event, eventQueue),
 		withheld: withheld{told: map[string]bool{}},

@@ -2,13 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
+	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -18,17 +17,33 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/rethinkdb"
 )
+
+// opener opens the database of the settings, which need not exist yet.
+type opener func(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error)
+
+// openers has the backends of this version. Those of configs.Backends that are
+// not in it can be configured and not opened.
+var openers = map[string]opener{
+	configs.Embedded:  openEmbedded,
+	configs.CouchDB:   openCouchDB,
+	configs.RethinkDB: openRethinkDB,
+}
 
 // checkBackend says whether openDatabase knows the backend and can work with
 // its settings.
 func checkBackend(settings configs.Settings) error {
-	switch settings.Database.Backend {
-	case configs.Embedded, configs.CouchDB:
+	if openers[settings.Database.Backend] != nil {
 		return settings.CheckTLS()
 	}
-	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s and %s",
-		settings.Database.Backend, configs.Embedded, configs.CouchDB)
+	var there []string
+	for _, name := range configs.Backends {
+		if openers[name] != nil {
+			there = append(there, name)
+		}
+	}
+	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s", settings.Database.Backend, strings.Join(there, ", "))
 }
 
 // openDatabase opens the database of the settings, which need not exist yet.
@@ -37,10 +52,11 @@ func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 	if err := checkBackend(settings); err != nil {
 		return nil, err
 	}
-	logger = logger.With(logging.Component, settings.Database.Backend)
-	if settings.Database.Backend == configs.CouchDB {
-		return openCouchDB(ctx, settings.Database, logger, registry)
-	}
+	backend := settings.Database.Backend
+	return openers[backend](ctx, settings, logger.With(logging.Component, backend), registry)
+}
+
+func openEmbedded(_ context.Context, settings configs.Settings, logger *slog.Logger, _ prometheus.Registerer) (statedb.DB, error) {
 	path := settings.Database.Path
 	db, err := embedded.Open(path, embedded.Options{Logger: logger})
 	if errors.Is(err, statedb.ErrLocked) {
@@ -52,7 +68,8 @@ func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 	return db, nil
 }
 
-func openCouchDB(ctx context.Context, s configs.Database, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
 	security, err := tlsConfig(s)
 	if err != nil {
 		return nil, err
@@ -64,31 +81,22 @@ func openCouchDB(ctx context.Context, s configs.Database, logger *slog.Logger, r
 	})
 }
 
-// tlsConfig makes the TLS settings of a database server, whose files
-// configs.Settings.CheckTLS has looked at; nil without database.ssl.
-func tlsConfig(s configs.Database) (*tls.Config, error) {
-	if !s.SSL {
-		return nil, nil
+func openRethinkDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CACert != "" {
-		pem, err := os.ReadFile(s.CACert)
-		if err != nil {
-			return nil, fmt.Errorf("database.ca_cert: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("database.ca_cert: %s holds no certificate in PEM form", s.CACert)
-		}
-	}
-	if s.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("database.certfile, database.keyfile: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
+	return rethinkdb.Open(ctx, rethinkdb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
+		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
+	})
+}
+
+// noLedger says that the ledger's database is not there.
+func noLedger(settings configs.Settings) error {
+	return fmt.Errorf("the database `%s` does not exist; `bigchaindb init` makes it", settings.Database.Name)
 }
 
 // openExisting is openDatabase, but does not make the folder of a database

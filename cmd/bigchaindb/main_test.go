@@ -170,7 +170,7 @@ func TestConfigureWithPath(t *testing.T) {
 func TestConfigureAsks(t *testing.T) {
 	u := newUser(t)
 	path := u.file(".bigchaindb")
-	u.must(0, "configure mongodb", "0.0.0.0:99\nmdb\nx\n70000\n27018\nledger\n\n60\n",
+	u.must(0, "configure mongodb", "0.0.0.0:99\nmdb\nx\n70000\n27018\nledger\n\n\n\n60\n",
 		"API Server bind? (default `localhost:9984`): ",
 		"Database host? (default `localhost`): ",
 		"Database port? (default `27017`): database.port: expected a whole number from 1 to 65535, got \"x\"\nDatabase port?",

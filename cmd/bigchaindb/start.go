@@ -111,11 +111,22 @@ not there.`,
 				signals := make(chan os.Signal, 2)
 				signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 				defer signal.Stop(signals)
+				beside := &devRethinkDB{log: logger}
 				ctx, cancel := untilSignal(cmd.Context(), signals, func() {
 					logger.Error("stopped at once by a second signal")
+					beside.terminate()
 					os.Exit(exitFailure)
 				})
 				defer cancel()
+				if a.rethinkDB {
+					if err := checkBackend(settings); err != nil {
+						return err
+					}
+					if err := beside.start(ctx, settings); err != nil {
+						return err
+					}
+					defer beside.stop() // after the node, which finishes what it has accepted
+				}
 				return startNode(ctx, settings, logger)
 			})
 		},
@@ -183,6 +194,11 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 	}
 	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
+	}
+	if a.rethinkDB {
+		if err := checkDevRethinkDB(settings); err != nil {
+			return settings, nil, err
+		}
 	}
 	none := settings.KeyPair.Private == "" && settings.KeyPair.Public == ""
 	switch {

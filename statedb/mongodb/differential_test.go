@@ -37,6 +37,7 @@ func TestSameRowsAsEmbedded(t *testing.T) {
 		runs = []run{{differential.Options{Seed: seed, SamePlans: true, All: true}, true}, {differential.Options{Seed: seed, SamePlans: true}, false}}
 	}
 	for _, r := range runs {
+		r.Fit, r.Bytes = true, true
 		t.Run(fmt.Sprintf("seed %d, all %v, chains %v", r.Seed, r.All, r.chains), func(t *testing.T) {
 			local, err := embedded.Open(t.TempDir(), embedded.Options{})
 			if err != nil {

@@ -62,6 +62,15 @@ func TestRemoveMember(t *testing.T) {
 	}
 }
 
+func TestPrimaryStays(t *testing.T) {
+	if err := sparesPrimary("a:27017", []string{"b", "c:27017"}); err != nil {
+		t.Error(err)
+	}
+	if err := sparesPrimary("a:27017", []string{"b", "a"}); err == nil || !strings.Contains(err.Error(), "primary") {
+		t.Errorf("removing the primary: %v", err)
+	}
+}
+
 func TestMalformedConfig(t *testing.T) {
 	for _, config := range []bson.D{
 		{}, {{Key: "members", Value: "x"}}, {{Key: "members", Value: bson.A{1}}}, {{Key: "members", Value: bson.A{bson.D{{Key: "_id", Value: "a"}}}}},
@@ -93,9 +102,11 @@ func TestMembersOfNoSet(t *testing.T) {
 	if db.server.set != "" {
 		t.Skip("not tested: the server is in a replica set")
 	}
-	_, err := db.Members(t.Context())
+	if members, err := db.Members(t.Context()); err != nil || len(members) != 0 {
+		t.Errorf("Members: %v, %v", members, err)
+	}
 	for what, err := range map[string]error{
-		"Members": err, "AddMembers": db.AddMembers(t.Context(), []string{"a"}), "RemoveMembers": db.RemoveMembers(t.Context(), []string{"a"}),
+		"AddMembers": db.AddMembers(t.Context(), []string{"a"}), "RemoveMembers": db.RemoveMembers(t.Context(), []string{"a"}),
 	} {
 		var final *refusal
 		if !errors.As(err, &final) || !strings.Contains(err.Error(), "not in a replica set") {

@@ -62,6 +62,7 @@ func (s *server) feed(opts Options) string {
 // greeting is the answer to isMaster, which all versions know.
 type greeting struct {
 	Primary     bool   `bson:"ismaster"`
+	PrimaryHost string `bson:"primary"`
 	SetName     string `bson:"setName"`
 	Uninitiated bool   `bson:"isreplicaset"`
 	Message     string `bson:"msg"`

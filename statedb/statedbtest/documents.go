@@ -2,6 +2,7 @@ package statedbtest
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -341,7 +342,7 @@ func testExactBodies(s *suite) {
 func testUnicodeIDs(s *suite) {
 	db := s.create()
 	ids := []string{"ü", "漢字", "😀", "a b/c?d=e&f#g%h+i", `"quoted"`, `back\slash`, "new\nline", "é", "e\u0301",
-		strings.Repeat("x", 200)}
+		strings.Repeat("x", cmp.Or(s.opts.LongestID, 200))}
 	for _, id := range ids {
 		s.put(db, statedb.Votes, id, fmt.Sprintf(`{"id":%s}`, canonical.StringOf(id).Bytes()))
 	}

@@ -23,6 +23,8 @@ type Options struct {
 	// Reopen closes a database and opens the same one again, as a process does
 	// that was restarted. Nil skips the tests of durability.
 	Reopen func(t *testing.T, db statedb.DB) statedb.DB
+	// LongestID is how many bytes an id of the adapter may have; 0 is 200 or more.
+	LongestID int
 	// Skip names tests that a server cannot pass, with the reason. It is for
 	// substitutes of the real thing.
 	Skip map[string]string

@@ -1,0 +1,267 @@
+// Package rethinktest finds or starts a RethinkDB for tests: the one that
+// RETHINKDB_URL names, or private ones from the command rethinkdb on PATH, on
+// free loopback ports with folders of their own.
+package rethinktest
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	// command is the server's program.
+	command = "rethinkdb"
+	// Login is the user that every server has; its password is empty.
+	Login = "admin"
+	// patience is how long a server may take to start.
+	patience = 60 * time.Second
+	// defaultPort is RethinkDB's own for drivers.
+	defaultPort = 28015
+	// cacheMegabytes keeps private servers small.
+	cacheMegabytes = 200
+)
+
+// Address tells how to reach a server.
+type Address struct {
+	Host            string
+	Port            int
+	Login, Password string
+}
+
+// Server is a private RethinkDB.
+type Server struct {
+	Address
+	ClusterPort int
+	Name        string // as the cluster calls it
+	folder      string
+	settings    []string
+
+	mu      sync.Mutex
+	stdin   interface{ Close() error } // its end kills the server, also when the test is killed
+	process *os.Process
+	wrapper *exec.Cmd
+}
+
+// Available reports whether a private server can be started.
+func Available() bool {
+	_, err := exec.LookPath(command)
+	return err == nil
+}
+
+// Start starts a private server that the test may stop, kill and start again;
+// it is gone when the test ends. settings are more options of its command
+// line. Without an installed RethinkDB the test is skipped.
+func Start(t testing.TB, settings ...string) *Server {
+	t.Helper()
+	if !Available() {
+		t.Skipf("not tested: no %s on PATH", command)
+	}
+	s, err := newServer(t.TempDir(), settings)
+	if err == nil {
+		err = s.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Kill)
+	return s
+}
+
+// StartCluster starts n servers that are one cluster.
+func StartCluster(t testing.TB, n int) []*Server {
+	t.Helper()
+	first := Start(t)
+	servers := []*Server{first}
+	for range n - 1 {
+		servers = append(servers, Start(t, "--join", fmt.Sprintf("127.0.0.1:%d", first.ClusterPort)))
+	}
+	return servers
+}
+
+// newServer chooses ports and a folder.
+func newServer(folder string, settings []string) (*Server, error) {
+	ports, err := freePorts(2)
+	if err != nil {
+		return nil, err
+	}
+	return &Server{
+		Address:     Address{Host: "127.0.0.1", Port: ports[0], Login: Login},
+		ClusterPort: ports[1], Name: fmt.Sprintf("server_%d", ports[1]), folder: folder, settings: settings,
+	}, nil
+}
+
+func freePorts(n int) (ports []int, err error) {
+	for range n {
+		listener, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			return nil, err
+		}
+		defer listener.Close()
+		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
+	}
+	return ports, nil
+}
+
+// Start starts the server and waits until it answers.
+func (s *Server) Start() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	const script = `"$0" "$@" </dev/null >>"$LOG" 2>&1 & pid=$!; echo $pid; read line; kill -9 $pid 2>/dev/null; wait $pid`
+	arguments := []string{"-c", script, command, "--directory", filepath.Join(s.folder, "data"),
+		"--driver-port", strconv.Itoa(s.Port), "--cluster-port", strconv.Itoa(s.ClusterPort),
+		"--server-name", s.Name, "--bind", "127.0.0.1", "--no-http-admin", "--no-update-check",
+		"--cache-size", strconv.Itoa(cacheMegabytes)}
+	s.wrapper = exec.Command("sh", append(arguments, s.settings...)...)
+	s.wrapper.Env = append(os.Environ(), "LOG="+s.logFile())
+	stdin, err := s.wrapper.StdinPipe()
+	if err != nil {
+		return err
+	}
+	s.stdin = stdin
+	stdout, err := s.wrapper.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := s.wrapper.Start(); err != nil {
+		return err
+	}
+	line, err := bufio.NewReader(stdout).ReadString('\n')
+	if err != nil {
+		return fmt.Errorf("RethinkDB did not start: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(line))
+	if err != nil {
+		return err
+	}
+	if s.process, err = os.FindProcess(pid); err != nil {
+		return err
+	}
+	return s.awaitUp()
+}
+
+func (s *Server) logFile() string { return filepath.Join(s.folder, "log") }
+
+func (s *Server) awaitUp() error {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", net.JoinHostPort(s.Host, strconv.Itoa(s.Port)))
+		if err == nil {
+			return c.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			log, _ := os.ReadFile(s.logFile())
+			return fmt.Errorf("RethinkDB does not answer after %v: %v\n%s", patience, err, log)
+		}
+	}
+}
+
+// Kill ends the server at once, as a power cut would, and waits until it is gone.
+func (s *Server) Kill() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.wrapper == nil {
+		return
+	}
+	s.stdin.Close()
+	_ = s.wrapper.Wait() // its status is that of a killed process
+	s.wrapper = nil
+}
+
+// Suspend stops the server from doing anything: connections are accepted by
+// the kernel and never answered. Resume lets it go on.
+func (s *Server) Suspend() error { return s.process.Signal(syscall.SIGSTOP) }
+
+// Resume ends Suspend.
+func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
+
+// shared is the server of all tests of a process that do not hurt it.
+var shared struct {
+	once    sync.Once
+	server  *Server
+	address Address
+	err     error
+	missing bool
+}
+
+// Main runs the tests and stops the shared server: the body of TestMain.
+func Main(m *testing.M) int {
+	code := m.Run()
+	Stop()
+	return code
+}
+
+// Stop ends the shared server, for a TestMain with more to do than Main.
+func Stop() {
+	if shared.server != nil {
+		shared.server.Kill()
+		os.RemoveAll(shared.server.folder)
+	}
+}
+
+// Shared gives the server that RETHINKDB_URL names, or a private one that all
+// tests of this process share. Without one the test is skipped.
+func Shared(t testing.TB) Address {
+	t.Helper()
+	shared.once.Do(func() {
+		if text := os.Getenv("RETHINKDB_URL"); text != "" {
+			shared.address, shared.err = parse(text)
+			return
+		}
+		if shared.missing = !Available(); shared.missing {
+			return
+		}
+		var folder string
+		if folder, shared.err = os.MkdirTemp("", "rethinktest"); shared.err != nil {
+			return
+		}
+		if shared.server, shared.err = newServer(folder, nil); shared.err == nil {
+			shared.err = shared.server.Start()
+			shared.address = shared.server.Address
+		}
+	})
+	if shared.missing {
+		t.Skipf("not tested: no %s on PATH, and RETHINKDB_URL is not set", command)
+	}
+	if shared.err != nil {
+		t.Fatal(shared.err)
+	}
+	return shared.address
+}
+
+func parse(text string) (Address, error) {
+	u, err := url.Parse(text)
+	if err != nil || u.Hostname() == "" || u.Scheme != "rethinkdb" {
+		// The text may hold a password, and so may the parser's error.
+		return Address{}, errors.New("RETHINKDB_URL is no address such as rethinkdb://admin:secret@localhost:28015")
+	}
+	port := defaultPort
+	if u.Port() != "" {
+		if port, err = strconv.Atoi(u.Port()); err != nil {
+			return Address{}, fmt.Errorf("RETHINKDB_URL: %w", err)
+		}
+	}
+	login := Login
+	if u.User != nil && u.User.Username() != "" {
+		login = u.User.Username()
+	}
+	password, _ := u.User.Password()
+	return Address{Host: u.Hostname(), Port: port, Login: login, Password: password}, nil
+}
