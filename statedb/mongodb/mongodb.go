@@ -60,6 +60,8 @@ type Options struct {
 	// poll follows changes by reading the collection again and again where the
 	// server could do better; of tests.
 	poll bool
+	// chains reads indexes as in MongoDB where the server uses none; of tests.
+	chains bool
 	// patience is how long a feed waits for an answer to what should have one
 	// at once; of tests, 0 is 30 s.
 	patience time.Duration

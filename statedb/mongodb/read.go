@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
-	"sync"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -57,7 +55,7 @@ func (db *DB) lookUp(ctx context.Context, collection *mongo.Collection, ids []st
 	if len(wanted) == 0 {
 		return found, nil
 	}
-	if db.server.substitute {
+	if db.server.substitute && len(wanted) <= fewDocuments {
 		return found, lookUpEach(ctx, collection, wanted, fields, found)
 	}
 	cursor, err := collection.Find(ctx, bson.D{{Key: fieldID, Value: bson.D{{Key: "$in", Value: wanted}}}}, findOptions(fields))
@@ -91,45 +89,30 @@ func drain(ctx context.Context, cursor *mongo.Cursor, do func(record)) error {
 	return cursor.Err()
 }
 
-// eachAtATime is how many documents lookUpEach asks for side by side.
-const eachAtATime = 8
+// fewDocuments is up to how many it pays to ask FerretDB for each alone, which
+// is the only thing that it does not read all of the collection for.
+const fewDocuments = 16
 
-// lookUpEach asks for every document alone, which is how FerretDB uses its
-// index of ids.
 func lookUpEach(ctx context.Context, collection *mongo.Collection, ids []string, fields bson.D, found map[string]record) error {
-	var group sync.WaitGroup
-	var mu sync.Mutex
-	var faults []error
-	for part := range slices.Chunk(ids, (len(ids)+eachAtATime-1)/eachAtATime) {
-		group.Go(func() {
-			for _, id := range part {
-				opts := options.FindOne()
-				if fields != nil {
-					opts.SetProjection(fields)
-				}
-				raw, err := collection.FindOne(ctx, bson.D{{Key: fieldID, Value: id}}, opts).Raw()
-				if errors.Is(err, mongo.ErrNoDocuments) {
-					continue
-				}
-				var r record
-				if err == nil {
-					r, _, err = readRecord(raw)
-				}
-				mu.Lock()
-				if err != nil {
-					faults = append(faults, err)
-				} else {
-					found[r.id] = r
-				}
-				mu.Unlock()
-				if err != nil {
-					return
-				}
-			}
-		})
+	opts := options.FindOne()
+	if fields != nil {
+		opts.SetProjection(fields)
 	}
-	group.Wait()
-	return errors.Join(faults...)
+	for _, id := range ids {
+		raw, err := collection.FindOne(ctx, bson.D{{Key: fieldID, Value: id}}, opts).Raw()
+		if errors.Is(err, mongo.ErrNoDocuments) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		r, _, err := readRecord(raw)
+		if err != nil {
+			return err
+		}
+		found[r.id] = r
+	}
+	return nil
 }
 
 // Range reads documents between two ids. A bookmark is the last id of a page.

@@ -9,6 +9,8 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/couchledger/couchledger/statedb"
 )
 
 // setPause is the time between two looks at a replica set that changes.
@@ -43,8 +45,14 @@ func (db *DB) initiate(ctx context.Context, admin *mongo.Database) (greeting, er
 	}
 }
 
-// Members lists the replica set's members as host:port.
+var _ statedb.ReplicaSet = (*DB)(nil)
+
+// Members lists the replica set's members as host:port, in the order of its
+// configuration; none when the server is in no set.
 func (db *DB) Members(outer context.Context) ([]string, error) {
+	if db.server.set == "" {
+		return nil, nil
+	}
 	config, err := db.setConfig(outer)
 	if err != nil {
 		return nil, err
@@ -68,9 +76,30 @@ func (db *DB) AddMembers(ctx context.Context, hosts []string) error {
 }
 
 // RemoveMembers takes the hosts that are members out of the replica set, one
-// after the other.
+// after the other. It refuses to take the primary out.
 func (db *DB) RemoveMembers(ctx context.Context, hosts []string) error {
+	if db.server.set != "" {
+		bounded, cancel := db.bound(ctx)
+		defer cancel()
+		g, err := greetingOf(bounded, db.client.Database("admin"))
+		if err != nil {
+			return fmt.Errorf("ask for the replica set's primary: %w", db.fault(ctx, err))
+		}
+		if err := sparesPrimary(g.PrimaryHost, hosts); err != nil {
+			return err
+		}
+	}
 	return db.reconfigure(ctx, hosts, removeMember)
+}
+
+// sparesPrimary refuses hosts of which one is the primary.
+func sparesPrimary(primary string, hosts []string) error {
+	for _, host := range hosts {
+		if withPort(host) == primary {
+			return refuse("%s is the replica set's primary and is not removed: have it step down first (rs.stepDown() in mongosh)", host)
+		}
+	}
+	return nil
 }
 
 // reconfigure changes the set host by host. The server returns when a majority

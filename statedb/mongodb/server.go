@@ -17,9 +17,10 @@ type server struct {
 	// for trying out and for tests. It differs in this:
 	//
 	//   - it holds no array in an array, and no negative zero (Check says so)
-	//   - it reads all of a collection for every command but one that names a
-	//     single document by nothing but its _id; that is how documents are
-	//     read and replaced there
+	//   - it reads all of a collection for every command, some 0.1 ms a document.
+	//     Where a filter is nothing but one _id SQLite does that, in some 5 µs
+	//     a document, as its index of ids is of another expression than is asked
+	//     for; so a few documents are read and replaced one by one
 	//   - what it replaces it first reads, without a lock: revisions are compared
 	//     here, one writer after the other, and two nodes that update one document
 	//     at the same moment may both succeed
@@ -27,7 +28,8 @@ type server struct {
 	//     records changes in it, but after the change and not together with it, so
 	//     that a kill between loses one for ever; and each look at it reads all of
 	//     it. Changes are followed by polling the collection instead
-	//   - it has no partial indexes, and uses none for queries
+	//   - it has no partial indexes, and uses none for queries; a page is read in
+	//     one command and sorted here
 	substitute bool
 }
 
@@ -60,6 +62,7 @@ func (s *server) feed(opts Options) string {
 // greeting is the answer to isMaster, which all versions know.
 type greeting struct {
 	Primary     bool   `bson:"ismaster"`
+	PrimaryHost string `bson:"primary"`
 	SetName     string `bson:"setName"`
 	Uninitiated bool   `bson:"isreplicaset"`
 	Message     string `bson:"msg"`

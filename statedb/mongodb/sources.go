@@ -163,7 +163,8 @@ func (f *finder) byID() []keyset.Source {
 	return []keyset.Source{f.read([]segment{{filter: filter}}, bson.D{{Key: fieldID, Value: f.direction()}}, nil, nil)}
 }
 
-// byScan reads the whole table for an index that MongoDB has no words for.
+// byScan reads the whole table: for an index that MongoDB has no words for, and
+// once where FerretDB would do so for every command.
 func (f *finder) byScan() []keyset.Source {
 	filter, ok := translate(f.query.Selector.Tree())
 	if !ok {
