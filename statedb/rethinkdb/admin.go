@@ -9,7 +9,6 @@ import (
 
 	r "gopkg.in/rethinkdb/rethinkdb-go.v6"
 
-	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -126,12 +125,17 @@ func (db *DB) Health(ctx context.Context) error {
 	return nil
 }
 
+// servers is how many the cluster has.
+func (db *DB) servers(ctx context.Context) (int, error) {
+	count, err := db.one(ctx, "status", r.DB(systemDatabase).Table("server_config").Count(), nil)
+	n, _ := count.Int64()
+	return int(n), err
+}
+
 // tooFewServers says how many servers there are when that is what is wrong.
 func (db *DB) tooFewServers(ctx context.Context, wanted int, err error) error {
-	count, countErr := db.one(ctx, "status", r.DB(systemDatabase).Table("server_config").Count(), nil)
-	n, ok := count.Int64()
-	if countErr != nil || !ok || int64(wanted) <= n || count.Kind() != canonical.Int {
-		return err
+	if n, fault := db.servers(ctx); fault == nil && wanted > n {
+		return fmt.Errorf("%d servers are needed and the cluster has %d: %w", wanted, n, err)
 	}
-	return fmt.Errorf("%d servers are needed and the cluster has %d: %w", wanted, n, err)
+	return err
 }
