@@ -42,7 +42,7 @@ func addUser(t *testing.T, db *DB, name, password string, rights map[string]any)
 
 func TestPasswords(t *testing.T) {
 	db := made(t, optionsFor(rethinktest.Start(t).Address))
-	const name, password = `o'n=e, "two" <ü>`, `s3cret "ü" \ =,`
+	const name, password = `o'ne "two" <ü>\`, `s3cret "ü" \ =,`
 	addUser(t, db, name, password, map[string]any{"read": true, "write": true, "config": true})
 	opts := db.opts
 	opts.Login, opts.Password = name, password
