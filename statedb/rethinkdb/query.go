@@ -177,7 +177,7 @@ func (db *DB) refused(a answer) error {
 	case e.isMissing("Database"), e.isMissing("Table"):
 		return fmt.Errorf("%w: %w", statedb.ErrNoDatabase, e)
 	case strings.Contains(e.text, "is ambiguous"):
-		return fmt.Errorf("%w: two servers made it at the same time; run Create again, or delete one of the two in the table db_config or table_config of the database %s (%w)",
+		return fmt.Errorf("%w: it was made twice at the same time; delete one of the two from the table db_config or table_config of the database %s (%w)",
 			errAmbiguous, systemDatabase, e)
 	case e.class == faultFailed, e.class == faultUnknown:
 		return fmt.Errorf("%w: %w", statedb.ErrUnavailable, e)
