@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -24,33 +23,18 @@ import (
 // opener opens the database of the settings, which need not exist yet.
 type opener func(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error)
 
-// openers has the backends of this version. Those of configs.Backends that are
-// not in it can be configured and not opened.
+// openers has every one of configs.Backends.
 var openers = map[string]opener{
 	configs.Embedded:  openEmbedded,
 	configs.CouchDB:   openCouchDB,
+	configs.MongoDB:   openMongoDB,
 	configs.RethinkDB: openRethinkDB,
-}
-
-// checkBackend says whether openDatabase knows the backend and can work with
-// its settings.
-func checkBackend(settings configs.Settings) error {
-	if openers[settings.Database.Backend] != nil {
-		return settings.CheckTLS()
-	}
-	var there []string
-	for _, name := range configs.Backends {
-		if openers[name] != nil {
-			there = append(there, name)
-		}
-	}
-	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s", settings.Database.Backend, strings.Join(there, ", "))
 }
 
 // openDatabase opens the database of the settings, which need not exist yet.
 // registry gets its metrics; nil for none.
 func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
-	if err := checkBackend(settings); err != nil {
+	if err := settings.CheckTLS(); err != nil {
 		return nil, err
 	}
 	backend := settings.Database.Backend
