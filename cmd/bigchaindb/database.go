@@ -108,16 +108,13 @@ func openExisting(ctx context.Context, settings configs.Settings, logger *slog.L
 	return openDatabase(ctx, settings, logger, nil)
 }
 
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
+// dropDatabase deletes the database with what this node keeps of its ledger;
+// statedb.ErrNoDatabase if there is none.
 func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
 	db, err := openExisting(ctx, settings, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.Drop(ctx); err != nil {
-		return err
-	}
-	// What the node remembers of this ledger binds it to nothing any more.
-	return node.RemoveState(settings.State.Path)
+	return node.Drop(ctx, db, settings.State.Path)
 }
