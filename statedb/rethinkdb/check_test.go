@@ -107,6 +107,27 @@ func TestHeldExactly(t *testing.T) {
 	}
 }
 
+// The largest documents are stored, whatever is in them, several in one batch.
+func TestLargestDocuments(t *testing.T) {
+	db := made(t, optionsFor(rethinktest.Shared(t)))
+	var writes []statedb.Write
+	for i, part := range []string{"<", `\"`, `\u0000`, "é", "\u2028"} {
+		frame := len(`{"a":""}`)
+		body := `{"a":"` + strings.Repeat(part, (maxDocument-frame)/len(part)) + `"}`
+		writes = append(writes, statedb.Write{ID: fmt.Sprint("l", i), Body: parse(t, body).Bytes()})
+	}
+	revs := write(t, db, writes...)
+	for i := range writes {
+		writes[i].Rev = revs[i]
+	}
+	write(t, db, writes...) // a replace carries them in another form
+	for _, w := range writes {
+		if d, err := db.Get(t.Context(), table, []string{w.ID}); err != nil || string(d[0].Body) != string(w.Body) {
+			t.Errorf("%.20s, %d bytes: %d came back, %v", w.Body, len(w.Body), len(d[0].Body), err)
+		}
+	}
+}
+
 // jsonValue draws any JSON value.
 func jsonValue(depth int) *rapid.Generator[canonical.Value] {
 	text := rapid.Map(rapid.String(), func(s string) string { return strings.ToValidUTF8(s, "?") })

@@ -33,7 +33,6 @@ type verdict struct {
 var (
 	perhaps = verdict{known: true, is: true} // no translation
 	never   = verdict{known: true, exact: true}
-	always  = verdict{known: true, is: true, exact: true}
 )
 
 func exactly(term r.Term) verdict { return verdict{term: term, exact: true} }
