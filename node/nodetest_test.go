@@ -18,5 +18,5 @@ func TestQueriesOverHTTP(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	nodetest.Queries(t, db)
+	nodetest.Queries(t, db, 10_000)
 }
