@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/pelletier/go-toml/v2"
@@ -222,8 +221,7 @@ func (s Settings) Prompts(environ []string) []Prompt {
 	env := variables(environ)
 	var prompts []Prompt
 	for _, row := range table {
-		asked := row.prompt != "" && (len(row.promptOf) == 0 || slices.Contains(row.promptOf, s.Database.Backend))
-		if !asked || !row.of(s.Database.Backend) || row.secret && env[row.env()] != "" {
+		if row.prompt == "" || !row.of(s.Database.Backend) || row.secret && env[row.env()] != "" {
 			continue
 		}
 		p := Prompt{Path: row.path, Question: row.prompt, Env: row.env(), Secret: row.secret}

@@ -266,11 +266,13 @@ func TestSet(t *testing.T) {
 
 func TestPrompts(t *testing.T) {
 	for backend, want := range map[string]string{
-		Embedded:  "server.bind=localhost:9984 database.path=/h/.bigchaindb-data database.name=bigchain backlog_reassign_delay=120",
-		RethinkDB: "server.bind=localhost:9984 database.host=localhost database.port=28015 database.name=bigchain backlog_reassign_delay=120",
+		Embedded: "server.bind=localhost:9984 database.path=/h/.bigchaindb-data database.name=bigchain backlog_reassign_delay=120",
+		RethinkDB: "server.bind=localhost:9984 database.host=localhost database.port=28015 database.name=bigchain database.ssl=false " +
+			"database.login= database.password= backlog_reassign_delay=120",
 		CouchDB: "server.bind=localhost:9984 database.host=localhost database.port=5984 database.name=bigchain database.ssl=false " +
 			"database.login= database.password= backlog_reassign_delay=120",
-		MongoDB: "server.bind=localhost:9984 database.host=localhost database.port=27017 database.name=bigchain database.replicaset=bigchain-rs backlog_reassign_delay=120",
+		MongoDB: "server.bind=localhost:9984 database.host=localhost database.port=27017 database.name=bigchain database.replicaset=bigchain-rs " +
+			"database.ssl=false database.login= database.password= backlog_reassign_delay=120",
 	} {
 		s, _, err := New(backend, "", []string{"HOME=/h"})
 		if err != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -18,7 +19,8 @@ func (l *loader) checkServer() {
 	if err := nameFits(db.Backend, db.Name); err != nil {
 		l.fault("database.name", l.sources["database.name"], fmt.Errorf("%w, got %s", err, quoted(db.Name)))
 	}
-	if db.Password != "" && db.Login == "" {
+	// RethinkDB's own user is meant without a name.
+	if db.Password != "" && db.Login == "" && db.Backend != RethinkDB {
 		l.warn("database.password is set and database.login is not: the database is asked without either")
 	}
 	if db.SSL {
@@ -32,36 +34,54 @@ func (l *loader) checkServer() {
 }
 
 // nameFits says what the backend expects of database.name beyond what is
-// expected of every name.
+// expected of every name. What is refused here, the server would refuse later,
+// or would mix with its own: dropping the ledger would drop that.
 func nameFits(backend, name string) error {
-	const letters, more = "abcdefghijklmnopqrstuvwxyz", "0123456789_()+-"
-	if backend != CouchDB || name != "" && strings.Contains(letters, name[:1]) && strings.Trim(name, letters+more) == "" {
-		return nil
+	const (
+		small   = "abcdefghijklmnopqrstuvwxyz"
+		letters = small + "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+		digits  = "0123456789"
+		longest = 63 // bytes that MongoDB takes
+	)
+	switch backend {
+	case CouchDB:
+		if name == "" || !strings.Contains(small, name[:1]) || strings.Trim(name, small+digits+"_()+-") != "" {
+			return expectation("for couchdb a lower-case letter, and after it lower-case letters, digits and any of _()+-")
+		}
+	case MongoDB:
+		if len(name) > longest || slices.Contains([]string{"admin", "local", "config"}, strings.ToLower(name)) {
+			return expectation("for mongodb a name of 63 bytes at most, and none of MongoDB's own: admin, local, config")
+		}
+	case RethinkDB:
+		if strings.Trim(name, letters+digits+"_-") != "" || name == "rethinkdb" {
+			return expectation("for rethinkdb letters, digits and any of _-, and not RethinkDB's own: rethinkdb")
+		}
 	}
-	return expectation("for couchdb a lower-case letter, and after it lower-case letters, digits and any of _()+-")
+	return nil
 }
 
-// tlsFile is a setting that names a PEM file, "" for none.
+// tlsFile is a setting that names a file, "" for none.
 type tlsFile struct{ setting, path string }
 
 func (d *Database) tlsFiles() []tlsFile {
-	files := []tlsFile{
-		{"database.ca_cert", d.CACert}, {"database.certfile", d.CertFile}, {"database.keyfile", d.KeyFile},
+	return []tlsFile{
+		{"database.ca_cert", d.CACert}, {"database.certfile", d.CertFile}, {"database.keyfile", d.KeyFile}, {crlSetting, d.CRLFile},
 	}
-	if d.Backend == MongoDB {
-		files = append(files, tlsFile{"database.crlfile", d.CRLFile})
-	}
-	return files
 }
 
+// crlSetting names a file that may be DER, as authorities publish it.
+const crlSetting = "database.crlfile"
+
 // CheckTLS sees that the files for reaching the database over TLS can be read
-// and are PEM. The error names the setting and the file. It is apart from Load,
-// as commands that do not reach the database need none of them.
+// and are PEM where they must be. The error names the setting and the file. It
+// is apart from Load, as commands that do not reach the database need none of
+// them.
 func (s Settings) CheckTLS() error {
 	db := &s.Database
 	if db.Backend == Embedded || !db.SSL {
 		return nil
 	}
+	ownKey := db.KeyFile != ""
 	for _, file := range db.tlsFiles() {
 		if file.path == "" {
 			continue
@@ -76,12 +96,17 @@ func (s Settings) CheckTLS() error {
 		case err != nil:
 			return fmt.Errorf("%s: %w", file.setting, err)
 		}
-		if block, _ := pem.Decode(data); block == nil {
+		block, rest := pem.Decode(data)
+		if block == nil && file.setting != crlSetting {
 			return fmt.Errorf("%s: the file %s is not PEM", file.setting, file.path)
 		}
+		// The documents of MongoDB put a certificate and its key into one file.
+		for ; block != nil && file.path == db.CertFile; block, rest = pem.Decode(rest) {
+			ownKey = ownKey || strings.HasSuffix(block.Type, "PRIVATE KEY")
+		}
 	}
-	if db.Backend == CouchDB && (db.CertFile == "") != (db.KeyFile == "") {
-		return errors.New("database.certfile and database.keyfile: only one of the two is set; a certificate needs its private key")
+	if (db.CertFile != "") != ownKey {
+		return errors.New("database.certfile and database.keyfile: a certificate and its private key are needed, in two files, or both in the certificate's file")
 	}
 	return nil
 }

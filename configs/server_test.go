@@ -52,6 +52,25 @@ func TestNamesForCouchDB(t *testing.T) {
 	}
 }
 
+func TestNamesForMongoDBAndRethinkDB(t *testing.T) {
+	for backend, names := range map[string]struct{ good, bad []string }{
+		MongoDB:   {[]string{"Ledger", "lédger", "led-ger_1", strings.Repeat("x", 63), "admins"}, []string{"admin", "Local", "config", strings.Repeat("x", 64)}},
+		RethinkDB: {[]string{"Ledger", "led-ger_1", "1"}, []string{"rethinkdb", "lédger", "led+ger", "led;ger"}},
+	} {
+		for _, name := range names.bad {
+			_, _, err := Load("", home(t, "BIGCHAINDB_DATABASE_BACKEND="+backend, "BIGCHAINDB_DATABASE_NAME="+name))
+			mustName(t, name, err, "database.name (BIGCHAINDB_DATABASE_NAME)", "expected for "+backend)
+			s := fresh(t, backend, "/c")
+			mustName(t, name, s.Set("database.name", name, nil), "expected for "+backend)
+		}
+		for _, name := range names.good {
+			if _, _, err := Load("", home(t, "BIGCHAINDB_DATABASE_BACKEND="+backend, "BIGCHAINDB_DATABASE_NAME="+name)); err != nil {
+				t.Errorf("%s for %s: %v", name, backend, err)
+			}
+		}
+	}
+}
+
 func TestServerSettingsThatDoNotGoTogether(t *testing.T) {
 	for _, c := range []struct {
 		env  []string
@@ -91,11 +110,14 @@ func TestCheckTLS(t *testing.T) {
 		"database.crlfile":  func(d *Database) *string { return &d.CRLFile },
 	} {
 		for path, reason := range map[string]string{missing: "does not exist", folder: "cannot be read", other: "is not PEM"} {
-			s := Settings{Database: Database{Backend: CouchDB, SSL: true}}
-			if setting == "database.crlfile" { // the others do not use it
-				s.Database.Backend = MongoDB
-			}
+			s := Settings{Database: Database{Backend: MongoDB, SSL: true}}
 			*field(&s.Database) = path
+			if setting == "database.crlfile" && path == other {
+				if err := s.CheckTLS(); err != nil { // it may be DER
+					t.Errorf("%s: %v", setting, err)
+				}
+				continue
+			}
 			err := s.CheckTLS()
 			mustName(t, setting, err, setting+": the file "+path, reason)
 			if err != nil && strings.Contains(err.Error(), "\n") {
@@ -113,6 +135,19 @@ func TestCheckTLS(t *testing.T) {
 	}
 	s := Settings{Database: Database{Backend: CouchDB, SSL: true, CACert: sound, CertFile: sound}}
 	mustName(t, "a certificate alone", s.CheckTLS(), "database.certfile and database.keyfile")
+	s.Database.CertFile, s.Database.KeyFile = "", sound
+	mustName(t, "a key alone", s.CheckTLS(), "database.certfile and database.keyfile")
+	both := filepath.Join(folder, "both.pem")
+	text := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("x")})
+	text = append(text, pem.EncodeToMemory(&pem.Block{Type: "ENCRYPTED PRIVATE KEY", Bytes: []byte("x")})...)
+	if err := os.WriteFile(both, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.Database.CertFile, s.Database.KeyFile = both, ""
+	if err := s.CheckTLS(); err != nil {
+		t.Errorf("a certificate and its key in one file: %v", err)
+	}
+	s.Database.CertFile = sound
 	s.Database.KeyFile = sound
 	if err := s.CheckTLS(); err != nil {
 		t.Errorf("all there: %v", err)

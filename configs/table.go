@@ -62,11 +62,10 @@ const (
 
 // setting is one row of the table.
 type setting struct {
-	path     string   // such as database.host
-	doc      string   // one sentence, with the unit
-	fallback string   // the default in words, where it is not one value
-	prompt   string   // what configure asks; "" when it does not
-	promptOf []string // backends that it asks for; all when empty
+	path     string // such as database.host
+	doc      string // one sentence, with the unit
+	fallback string // the default in words, where it is not one value
+	prompt   string // what configure asks; "" when it does not
 	backends []string
 	secret   bool // never shown, and never taken from the environment into a file
 	located  bool // the default depends on where the config file is
@@ -119,12 +118,8 @@ func secret(path string, k kind[Secret], field func(*Settings) *Secret, doc stri
 // always is a default that depends on nothing.
 func always[T any](value T) func(*Settings) T { return func(*Settings) T { return value } }
 
-// asked is a setting that configure asks for, with some backends only if any
-// are given.
-func asked(question string, backends ...string) func(*setting) {
-	return func(s *setting) { s.prompt, s.promptOf = question, backends }
-}
-
+// asked is a setting that configure asks for.
+func asked(question string) func(*setting)   { return func(s *setting) { s.prompt = question } }
 func only(backends ...string) func(*setting) { return func(s *setting) { s.backends = backends } }
 func otherwise(words string) func(*setting)  { return func(s *setting) { s.fallback = words } }
 func besideFile(suffix string) func(*setting) {
@@ -169,21 +164,21 @@ var table = []*setting{
 	row("database.replicaset", textKind, func(s *Settings) *string { return &s.Database.ReplicaSet }, always(DefaultReplicaSet),
 		"The MongoDB replica set's name.", only(MongoDB), asked("Database replicaset?")),
 	row("database.ssl", boolKind, func(s *Settings) *bool { return &s.Database.SSL }, always(false),
-		"Whether the database is reached over TLS.", servers, asked("Database over TLS?", CouchDB)),
+		"Whether the database is reached over TLS.", servers, asked("Database over TLS?")),
 	row("database.login", textKind, func(s *Settings) *string { return &s.Database.Login }, always(""),
-		"The user's name in the database.", servers, asked("Database login?", CouchDB)),
+		"The user's name in the database.", servers, asked("Database login?")),
 	secret("database.password", secretTextKind, func(s *Settings) *Secret { return &s.Database.Password },
-		"The user's password in the database; better in the environment than in a file.", servers, asked("Database password?", CouchDB)),
+		"The user's password in the database; better in the environment than in a file.", servers, asked("Database password?")),
 	row("database.ca_cert", pathKind, func(s *Settings) *string { return &s.Database.CACert }, always(""),
 		"PEM file of the authorities that sign the database's certificate.", servers),
 	row("database.certfile", pathKind, func(s *Settings) *string { return &s.Database.CertFile }, always(""),
 		"PEM file of the node's own certificate for the database.", servers),
 	row("database.keyfile", pathKind, func(s *Settings) *string { return &s.Database.KeyFile }, always(""),
-		"PEM file of that certificate's private key.", servers),
+		"PEM file of that certificate's private key; none when the certificate's file holds it, too.", servers),
 	secret("database.keyfile_passphrase", secretTextKind, func(s *Settings) *Secret { return &s.Database.KeyFilePassphrase },
-		"What that private key is encrypted with.", only(MongoDB)),
+		"What that private key is encrypted with; better in the environment than in a file.", servers),
 	row("database.crlfile", pathKind, func(s *Settings) *string { return &s.Database.CRLFile }, always(""),
-		"PEM file of revoked certificates.", only(MongoDB)),
+		"PEM or DER file of the authority's list of revoked certificates, which must be in force; none checks nothing.", servers),
 	row("database.connection_timeout", unitKind(time.Millisecond), func(s *Settings) *time.Duration { return &s.Database.ConnectionTimeout },
 		always(DefaultConnectionTimeout), "How long one attempt to connect may take, in milliseconds."),
 	row("database.max_tries", numberKind(0, maxNumber), func(s *Settings) *int { return &s.Database.MaxTries }, defaultMaxTries,
@@ -201,9 +196,9 @@ var table = []*setting{
 	row("database.max_batch_update_size", numberKind(1, maxNumber), func(s *Settings) *int { return &s.Database.MaxBatchUpdateSize },
 		always(DefaultMaxBatchUpdateSize), "Documents of one bulk write."),
 	row("database.shards", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Shards }, always(0),
-		"Shards of a table when it is created: CouchDB's q.", servers, otherwise("the server's own")),
+		"Shards of a table when it is created, on couchdb (q) and rethinkdb.", servers, otherwise("the server's own")),
 	row("database.replicas", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Replicas }, always(0),
-		"Copies of a shard when it is created: CouchDB's n.", servers, otherwise("the server's own")),
+		"Copies of a shard when it is created, on couchdb (n) and rethinkdb.", servers, otherwise("the server's own")),
 
 	row("state.path", pathKind, func(s *Settings) *string { return &s.State.Path },
 		func(s *Settings) string { return beside(s.File, stateSuffix) },

@@ -14,6 +14,10 @@ import (
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/mongodb"
+	"github.com/couchledger/couchledger/statedb/mongodb/mongotest"
+	"github.com/couchledger/couchledger/statedb/rethinkdb"
+	"github.com/couchledger/couchledger/statedb/rethinkdb/rethinktest"
 )
 
 // address tells how to reach a database server.
@@ -54,6 +58,38 @@ var servers = []backend{
 			})
 		},
 	},
+	{
+		name: configs.MongoDB, title: "MongoDB",
+		shared: func(t testing.TB) address { return mongoAddress(mongotest.Shared(t)) },
+		own: func(t testing.TB) (server, address) {
+			s := mongotest.Start(t)
+			return s, mongoAddress(s.Address)
+		},
+		open: func(a address, ledger string) (statedb.DB, error) {
+			return mongodb.Open(context.Background(), mongodb.Options{
+				Host: a.host, Port: a.port, Login: a.login, Password: a.password, Name: ledger, MaxTries: 1,
+			})
+		},
+	},
+	{
+		name: configs.RethinkDB, title: "RethinkDB",
+		shared: func(t testing.TB) address { return rethinkAddress(rethinktest.Shared(t)) },
+		own: func(t testing.TB) (server, address) {
+			s := rethinktest.Start(t)
+			return s, rethinkAddress(s.Address)
+		},
+		open: func(a address, ledger string) (statedb.DB, error) {
+			return rethinkdb.Open(context.Background(), rethinkdb.Options{
+				Host: a.host, Port: a.port, Login: a.login, Password: a.password, Name: ledger, MaxTries: 1,
+			})
+		},
+	},
+}
+
+func mongoAddress(a mongotest.Address) address { return address{a.Host, a.Port, a.Login, a.Password} }
+
+func rethinkAddress(a rethinktest.Address) address {
+	return address{a.Host, a.Port, a.Login, a.Password}
 }
 
 func couchAddress(a couchtest.Address) address { return address{a.Host, a.Port, a.Login, a.Password} }
@@ -123,7 +159,10 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	code := couchtest.Main(m)
+	code := m.Run()
+	couchtest.Stop()
+	mongotest.Stop()
+	rethinktest.Stop()
 	remove()
 	os.Exit(code)
 }

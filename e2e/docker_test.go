@@ -19,22 +19,26 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
+	"github.com/couchledger/couchledger/statedb/rethinkdb/rethinktest"
 )
 
 // composition is what docker-compose.yml says, as far as it is tested.
 type composition struct {
-	Services map[string]struct {
-		Image       string
-		Build       string
-		Entrypoint  []string
-		Command     string
-		Environment map[string]string
-		Ports       []string
-		Volumes     []string
-		HealthCheck struct{ Test []string }
-		DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
-	}
-	Volumes map[string]any
+	Services map[string]service
+	Volumes  map[string]any
+}
+
+type service struct {
+	Image       string
+	Build       string
+	Profiles    []string
+	Entrypoint  []string
+	Command     string
+	Environment map[string]string
+	Ports       []string
+	Volumes     []string
+	HealthCheck struct{ Test []string }
+	DependsOn   map[string]struct{ Condition string } `yaml:"depends_on"`
 }
 
 func readCompose(t *testing.T) composition {
@@ -90,27 +94,138 @@ func TestCompose(t *testing.T) {
 	}
 }
 
-// TestComposeHealthCheck runs the health check against a CouchDB that is there
-// and one that is not.
-func TestComposeHealthCheck(t *testing.T) {
-	check := readCompose(t).Services["couchdb"].HealthCheck.Test
+// TestComposeByTheDocumentsNames: the server documents' services for RethinkDB
+// and MongoDB are beside the others, which start without them.
+func TestComposeByTheDocumentsNames(t *testing.T) {
+	c := readCompose(t)
+	if len(c.Services["couchdb"].Profiles)+len(c.Services["node"].Profiles) > 0 {
+		t.Error("`docker compose up` does not start CouchDB and its node")
+	}
+	for name, want := range map[string]struct {
+		image, backend, database string
+		ports                    []string
+		volume                   string
+	}{
+		"rdb":     {image: "rethinkdb:2.4", ports: []string{"127.0.0.1:58080:8080", "127.0.0.1:28015:28015"}, volume: "rdb:/data"},
+		"mdb":     {image: "mongo:", ports: []string{"127.0.0.1:27017:27017"}, volume: "mdb:/data/db"},
+		"bdb":     {image: "couchledger", backend: "rethinkdb", database: "rdb", ports: []string{"127.0.0.1::9984"}, volume: "bdb:/data"},
+		"bdb-mdb": {image: "couchledger", backend: "mongodb", database: "mdb", ports: []string{"127.0.0.1::9984"}, volume: "bdb-mdb:/data"},
+	} {
+		s, ok := c.Services[name]
+		if !ok {
+			t.Errorf("there is no service %s", name)
+			continue
+		}
+		if !strings.HasPrefix(s.Image, want.image) || !slices.Contains(s.Profiles, name) || !slices.Equal(s.Ports, want.ports) || !slices.Contains(s.Volumes, want.volume) {
+			t.Errorf("%s: got image %q, profiles %q, ports %q, volumes %q", name, s.Image, s.Profiles, s.Ports, s.Volumes)
+		}
+		for _, mounted := range s.Volumes {
+			volume, _, _ := strings.Cut(mounted, ":")
+			if _, ok := c.Volumes[volume]; !ok {
+				t.Errorf("%s: the volume %s is not declared", name, volume)
+			}
+		}
+		if want.backend == "" {
+			if len(s.HealthCheck.Test) == 0 {
+				t.Errorf("%s has no health check", name)
+			}
+			continue
+		}
+		database := c.Services[want.database]
+		if !slices.Contains(database.Profiles, name) {
+			t.Errorf("%s is not started with %s", want.database, name)
+		}
+		if got := s.DependsOn[want.database].Condition; got != "service_healthy" || len(s.DependsOn) != 1 {
+			t.Errorf("%s waits for %v", name, s.DependsOn)
+		}
+		if s.Build != "." || s.Command != "start" || s.Environment["BIGCHAINDB_DATABASE_BACKEND"] != want.backend ||
+			s.Environment["BIGCHAINDB_DATABASE_HOST"] != want.database {
+			t.Errorf("%s: got build %q, command %q, environment %q", name, s.Build, s.Command, s.Environment)
+		}
+		// Each has settings that the program knows, and a password only where
+		// its database has it.
+		for variable, value := range s.Environment {
+			if strings.HasSuffix(variable, "_PASSWORD") && value != database.Environment["MONGO_INITDB_ROOT_PASSWORD"] ||
+				strings.HasSuffix(variable, "_LOGIN") && value != database.Environment["MONGO_INITDB_ROOT_USERNAME"] {
+				t.Errorf("%s: %s is not its database's", name, variable)
+			}
+		}
+	}
+	mongo := c.Services["mdb"]
+	script := strings.Join(mongo.Entrypoint, " ")
+	if !strings.Contains(script, "--replSet bigchain-rs ") || mongo.Environment["MONGO_INITDB_ROOT_PASSWORD"] != "${MONGODB_PASSWORD:-}" {
+		t.Errorf("mdb: got entrypoint %q, environment %q", script, mongo.Environment)
+	}
+	// It does not run open to everybody for want of a password.
+	cmd := exec.Command(mongo.Entrypoint[0], mongo.Entrypoint[1], strings.ReplaceAll(mongo.Entrypoint[2], "$$", "$"))
+	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "MONGO_INITDB_ROOT_PASSWORD="}
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "write MONGODB_PASSWORD=... into the file .env") || strings.Count(string(out), "\n") != 1 {
+		t.Errorf("mdb without a password: %v, %q", err, out)
+	}
+}
+
+// TestComposeSettings: each node's settings are settings of the program.
+func TestComposeSettings(t *testing.T) {
+	for name, s := range readCompose(t).Services {
+		if s.Build == "" {
+			continue
+		}
+		var environ []string
+		for variable, value := range s.Environment {
+			environ = append(environ, variable+"="+value)
+		}
+		n := newNode(t, environ...)
+		n.wantDone(t, []string{"show-config"}, `"backend": "`+s.Environment["BIGCHAINDB_DATABASE_BACKEND"]+`"`)
+		if _, _, stderr := n.run("show-config"); stderr != "" {
+			t.Errorf("%s: %s", name, stderr)
+		}
+	}
+}
+
+// healthCheck runs a service's health check, with another port in place of the
+// image's.
+func healthCheck(t *testing.T, name, imagePort string, port int) error {
+	t.Helper()
+	check := readCompose(t).Services[name].HealthCheck.Test
 	if len(check) < 2 || check[0] != "CMD" {
 		t.Fatalf("got health check %q", check)
 	}
-	server := couchtest.Start(t)
-	run := func() error {
-		args := slices.Clone(check[1:])
-		for i := range args {
-			args[i] = strings.ReplaceAll(args[i], "5984", strconv.Itoa(server.Port))
-		}
-		return exec.Command(args[0], args[1:]...).Run()
+	args := slices.Clone(check[1:])
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], imagePort, strconv.Itoa(port))
+		args[i] = strings.ReplaceAll(args[i], "$$", "$") // as compose does
 	}
-	if err := run(); err != nil {
+	return exec.Command(args[0], args[1:]...).Run()
+}
+
+// TestComposeHealthCheck runs the health check against a CouchDB that is there
+// and one that is not.
+func TestComposeHealthCheck(t *testing.T) {
+	server := couchtest.Start(t)
+	if err := healthCheck(t, "couchdb", "5984", server.Port); err != nil {
 		t.Errorf("of a CouchDB that runs: %v", err)
 	}
 	server.Kill()
-	if run() == nil {
+	if healthCheck(t, "couchdb", "5984", server.Port) == nil {
 		t.Error("of a CouchDB that does not run: all is well")
+	}
+}
+
+// TestComposeRethinkDBHealthCheck is the same of RethinkDB.
+func TestComposeRethinkDBHealthCheck(t *testing.T) {
+	server := rethinktest.Start(t)
+	if err := healthCheck(t, "rdb", "28015", server.Port); err != nil {
+		t.Errorf("of a RethinkDB that runs: %v", err)
+	}
+	if err := server.Suspend(); err != nil {
+		t.Fatal(err)
+	}
+	if healthCheck(t, "rdb", "28015", server.Port) == nil {
+		t.Error("of a RethinkDB that hangs: all is well")
+	}
+	server.Kill()
+	if healthCheck(t, "rdb", "28015", server.Port) == nil {
+		t.Error("of a RethinkDB that does not run: all is well")
 	}
 }
 

@@ -22,6 +22,15 @@ func testQuery(t *testing.T, newNode nodeMaker) {
 		n.mustBecomeValid(t, tx)
 		want[tx.ID] = true
 	}
+	// Indexes are deployed while the node runs.
+	indexed := []byte(`{"table":"transactions","selector":{"operation":"CREATE"},"limit":1}`)
+	eventually(t, "the indexes are there", func() (bool, string) {
+		a, err := n.do(http.MethodPost, "/api/v1/query", indexed)
+		if err == nil && a.status == http.StatusServiceUnavailable && a.header.Get("Retry-After") == "" {
+			t.Error("the 503 has no Retry-After")
+		}
+		return err == nil && a.status != http.StatusServiceUnavailable, fmt.Sprint(a, err)
+	})
 	type page struct {
 		Docs     []map[string]any
 		Bookmark string

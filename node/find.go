@@ -168,6 +168,9 @@ func (f *finder) tryIndex(ctx context.Context, ask func() error) error {
 
 // explain puts an error of the database's into the node's terms.
 func (f *finder) explain(err error) error {
+	if name := f.undeployed(); name != "" && (errors.Is(err, statedb.ErrScan) || errors.Is(err, statedb.ErrNoIndex)) {
+		return fmt.Errorf("%w: %s is not deployed yet", statedb.ErrBuilding, name)
+	}
 	switch {
 	case errors.Is(err, statedb.ErrBadBookmark):
 		return ErrBadCursor
@@ -179,6 +182,20 @@ func (f *finder) explain(err error) error {
 			statedb.ErrScan)
 	}
 	return err
+}
+
+// undeployed names an index that would serve the query and may not be in the
+// database yet, since the node has just been started; "" for none.
+func (f *finder) undeployed() string {
+	if f.n.deployed.Load() || f.selector == nil {
+		return ""
+	}
+	indexes := f.n.indexes[f.request.Table]
+	plan, err := mango.NewPlan(f.selector, f.query.Sort, indexes, f.query.UseIndex)
+	if err != nil || plan.Index < 0 {
+		return ""
+	}
+	return indexes[plan.Index].Name
 }
 
 // read asks the database for one batch.

@@ -33,6 +33,7 @@ func DeployIndexes(ctx context.Context, db statedb.DB, all map[string][]statedb.
 // needs them, so the node does not count as degraded while it tries. What
 // trying again does not mend is left until the next start.
 func (n *Node) deployIndexes(ctx context.Context) error {
+	defer n.deployed.Store(true)
 	log := n.log.With("component", "indexes")
 	report := buildReport{log: log}
 	failing := false

@@ -51,11 +51,19 @@ func TestIndexesAreDeployedWhileTheNodeRuns(t *testing.T) {
 	db.fails.Store(2)
 	all := indexes.Packaged()
 	key, alice := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
-	n := startNode(t, folder, key, sharing(db), func(o *Options) { o.Indexes = all })
+	n := startNode(t, folder, key, sharing(db), func(o *Options) { o.Indexes, o.Queries.NoScans = all, true })
 	<-db.begun
 	tx := newCreate(t, alice, 1)
 	n.mustPost(t, tx)
 	n.mustBecomeValid(t, tx)
+	served := QueryRequest{Table: statedb.Transactions, Selector: parsed(t, `{"operation":"CREATE"}`), Limit: 1}
+	if _, err := n.Query(t.Context(), served); !errors.Is(err, statedb.ErrBuilding) {
+		t.Errorf("a query whose index is still to be deployed: got %v, want %v", err, statedb.ErrBuilding)
+	}
+	scan := QueryRequest{Table: statedb.Transactions, Selector: parsed(t, `{"metadata":1}`), Limit: 1}
+	if _, err := n.Query(t.Context(), scan); !errors.Is(err, statedb.ErrScan) {
+		t.Errorf("a query that no index will serve: got %v, want %v", err, statedb.ErrScan)
+	}
 	for table := range all {
 		if there, err := inner.Indexes(t.Context(), table); err != nil || len(there) > 0 {
 			t.Errorf("%s has indexes already: %+v, %v", table, there, err)
@@ -68,6 +76,10 @@ func TestIndexesAreDeployedWhileTheNodeRuns(t *testing.T) {
 			return err == nil && len(there) == len(list)
 		})
 	}
+	eventually(t, "the query is answered", func() bool {
+		page, err := n.Query(t.Context(), served)
+		return err == nil && len(page.Documents) == 1
+	})
 }
 
 // TestNodeStopsWhileIndexesAreBuilt: a stop does not wait for them.

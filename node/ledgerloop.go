@@ -43,6 +43,9 @@ func (n *Node) runLedger(ctx context.Context) error {
 
 // arrive is called once, when both feeds have been read to their heads.
 func (n *Node) arrive(ctx context.Context) error {
+	if err := n.held.release(n); err != nil {
+		return err
+	}
 	if err := n.voter.catchUp(ctx); err != nil {
 		return err
 	}
@@ -121,7 +124,7 @@ func (n *Node) applyBlock(b *ledger.Block, unsound error) error {
 		n.backlog.entered(idsOf(b))
 	}
 	if decided {
-		if err := n.settle(decision); err != nil {
+		if err := n.settleAll(decision); err != nil {
 			return err
 		}
 	}
@@ -163,7 +166,7 @@ func (n *Node) applyVote(v *ledger.Vote) error {
 		}
 	}
 	if decided {
-		return n.settle(decision)
+		return n.settleAll(decision)
 	}
 	return nil
 }
@@ -178,8 +181,40 @@ func (n *Node) tally(u *chainstate.Update, blockID string) (chainstate.Decision,
 	if status == consensus.Undecided {
 		return chainstate.Decision{}, false, nil
 	}
+	if status == consensus.Valid {
+		if waits, err := n.held.hold(u, blockID); err != nil || waits {
+			return chainstate.Decision{}, false, err
+		}
+	}
 	d, err := u.Decide(blockID, status)
 	return d, err == nil, err
+}
+
+// settleAll is settle for a decision, and for those that it lets follow.
+func (n *Node) settleAll(d chainstate.Decision) error {
+	for next := []chainstate.Decision{d}; len(next) > 0; next = next[1:] {
+		if err := n.settle(next[0]); err != nil {
+			return err
+		}
+		for _, block := range n.held.take(next[0]) {
+			d, decided, err := n.tallyAgain(block)
+			if err != nil {
+				return err
+			}
+			if decided {
+				next = append(next, d)
+			}
+		}
+	}
+	return nil
+}
+
+func (n *Node) tallyAgain(blockID string) (d chainstate.Decision, decided bool, err error) {
+	err = n.update(func(u *chainstate.Update) (err error) {
+		d, decided, err = n.tally(u, blockID)
+		return err
+	})
+	return d, decided, err
 }
 
 // settle tells everyone concerned about a decision.

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -95,9 +94,11 @@ type Node struct {
 	waiters waiters
 
 	withheld withheld
+	held     heldBlocks // of the ledger loop alone
 
 	caughtUp chan struct{} // closed once both feeds have been read to their heads
 	stopping atomic.Bool
+	deployed atomic.Bool // the indexes are, as far as they can be
 	trouble  *trouble
 }
 
@@ -125,6 +126,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
 		members:  membersOf(o.Key.Public, o.Keyring),
 		posts:    make(chan post, maxWaiting),
+		held:     heldBlocks{on: map[string][]string{}},
 		unsure:   unsureWrites{wake: make(chan struct{}, 1)},
 		events:   make(chan event, eventQueue),
 		withheld: withheld{told: map[string]bool{}},
@@ -151,12 +153,6 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
-}
-
-// RemoveState deletes what a node keeps under a state path, and nothing else
-// there. It is for a ledger that was dropped.
-func RemoveState(path string) error {
-	return errors.Join(os.RemoveAll(filepath.Join(path, chainstateFolder)), os.RemoveAll(filepath.Join(path, journalFolder)))
 }
 
 func (n *Node) close() error { return errors.Join(n.state.Close(), n.journal.Close()) }

@@ -50,6 +50,33 @@ func TestConfigureCouchDB(t *testing.T) {
 	}
 }
 
+// What the other servers are asked for, in this order.
+func TestConfigureMongoDBAndRethinkDB(t *testing.T) {
+	const password = "Database password? (preferably not here: leave it empty, and set BIGCHAINDB_DATABASE_PASSWORD where the node runs): "
+	for backend, c := range map[string]struct{ port, wrongName, replicaSet string }{
+		"mongodb":   {"27017", "admin", "Database replicaset? (default `bigchain-rs`): "},
+		"rethinkdb": {"28015", "rethinkdb", ""},
+	} {
+		typed := "\ndb1\n\n" + c.wrongName + "\nLedger\n"
+		if c.replicaSet != "" {
+			typed += "rs1\n"
+		}
+		u := newUser(t)
+		_, _, stderr := u.run("configure "+backend, typed+"yes\nbob\nhunter2\n\n")
+		asked := "Database host? (default `localhost`): Database port? (default `" + c.port + "`): Database name? (default `bigchain`): database.name: expected for " + backend
+		after := "Database name? (default `bigchain`): " + c.replicaSet + "Database over TLS? (default `false`): Database login? (default none): " + password +
+			"Stale transaction reassignment delay (in seconds)? (default `120`): "
+		if !strings.Contains(stderr, asked) || !strings.Contains(stderr, after) || !strings.Contains(stderr, "Ready to go!") {
+			t.Errorf("%s: stderr %q", backend, stderr)
+		}
+		db := u.settings(u.file(".bigchaindb")).Database
+		if db.Backend != backend || db.Host != "db1" || db.Name != "Ledger" || !db.SSL || db.Login != "bob" || db.Password != "hunter2" ||
+			c.replicaSet != "" && db.ReplicaSet != "rs1" {
+			t.Errorf("%s: got %#v", backend, db)
+		}
+	}
+}
+
 // A file that others can read is told of by every command that reads it.
 func TestOpenFileWithAPasswordDrawsWarning(t *testing.T) {
 	u := newUser(t)

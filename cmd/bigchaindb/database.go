@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -18,29 +16,32 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/mongodb"
+	"github.com/couchledger/couchledger/statedb/rethinkdb"
 )
 
-// checkBackend says whether openDatabase knows the backend and can work with
-// its settings.
-func checkBackend(settings configs.Settings) error {
-	switch settings.Database.Backend {
-	case configs.Embedded, configs.CouchDB:
-		return settings.CheckTLS()
-	}
-	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s and %s",
-		settings.Database.Backend, configs.Embedded, configs.CouchDB)
+// opener opens the database of the settings, which need not exist yet.
+type opener func(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error)
+
+// openers has every one of configs.Backends.
+var openers = map[string]opener{
+	configs.Embedded:  openEmbedded,
+	configs.CouchDB:   openCouchDB,
+	configs.MongoDB:   openMongoDB,
+	configs.RethinkDB: openRethinkDB,
 }
 
 // openDatabase opens the database of the settings, which need not exist yet.
 // registry gets its metrics; nil for none.
 func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
-	if err := checkBackend(settings); err != nil {
+	if err := settings.CheckTLS(); err != nil {
 		return nil, err
 	}
-	logger = logger.With(logging.Component, settings.Database.Backend)
-	if settings.Database.Backend == configs.CouchDB {
-		return openCouchDB(ctx, settings.Database, logger, registry)
-	}
+	backend := settings.Database.Backend
+	return openers[backend](ctx, settings, logger.With(logging.Component, backend), registry)
+}
+
+func openEmbedded(_ context.Context, settings configs.Settings, logger *slog.Logger, _ prometheus.Registerer) (statedb.DB, error) {
 	path := settings.Database.Path
 	db, err := embedded.Open(path, embedded.Options{Logger: logger})
 	if errors.Is(err, statedb.ErrLocked) {
@@ -52,7 +53,8 @@ func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 	return db, nil
 }
 
-func openCouchDB(ctx context.Context, s configs.Database, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
 	security, err := tlsConfig(s)
 	if err != nil {
 		return nil, err
@@ -64,31 +66,35 @@ func openCouchDB(ctx context.Context, s configs.Database, logger *slog.Logger, r
 	})
 }
 
-// tlsConfig makes the TLS settings of a database server, whose files
-// configs.Settings.CheckTLS has looked at; nil without database.ssl.
-func tlsConfig(s configs.Database) (*tls.Config, error) {
-	if !s.SSL {
-		return nil, nil
+func openMongoDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
 	}
-	config := &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.CACert != "" {
-		pem, err := os.ReadFile(s.CACert)
-		if err != nil {
-			return nil, fmt.Errorf("database.ca_cert: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("database.ca_cert: %s holds no certificate in PEM form", s.CACert)
-		}
+	return mongodb.Open(ctx, mongodb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, ReplicaSet: s.ReplicaSet, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
+		MaxBatch: s.MaxBatchUpdateSize, Logger: logger, Registry: registry,
+	})
+}
+
+func openRethinkDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
 	}
-	if s.CertFile != "" {
-		pair, err := tls.LoadX509KeyPair(s.CertFile, s.KeyFile)
-		if err != nil {
-			return nil, fmt.Errorf("database.certfile, database.keyfile: %w", err)
-		}
-		config.Certificates = []tls.Certificate{pair}
-	}
-	return config, nil
+	return rethinkdb.Open(ctx, rethinkdb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
+		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
+	})
+}
+
+// noLedger says that the ledger's database is not there.
+func noLedger(settings configs.Settings) error {
+	return fmt.Errorf("the database `%s` does not exist; `bigchaindb init` makes it", settings.Database.Name)
 }
 
 // openExisting is openDatabase, but does not make the folder of a database
@@ -102,16 +108,13 @@ func openExisting(ctx context.Context, settings configs.Settings, logger *slog.L
 	return openDatabase(ctx, settings, logger, nil)
 }
 
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
+// dropDatabase deletes the database with what this node keeps of its ledger;
+// statedb.ErrNoDatabase if there is none.
 func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
 	db, err := openExisting(ctx, settings, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.Drop(ctx); err != nil {
-		return err
-	}
-	// What the node remembers of this ledger binds it to nothing any more.
-	return node.RemoveState(settings.State.Path)
+	return node.Drop(ctx, db, settings.State.Path)
 }

@@ -53,6 +53,7 @@ type app struct {
 	yes         bool
 	logLevel    string // -l in lower case, "" when not given
 	tempKeypair bool
+	rethinkDB   bool // --dev-start-rethinkdb
 }
 
 // run is the whole command: args without the program's name, environ in the
@@ -110,9 +111,10 @@ func (a *app) root() *cobra.Command {
 	flags.StringVarP(&a.config, "config", "c", "", "the config `file`; with configure, - for stdout (default $"+configs.EnvFile+", else $HOME/.bigchaindb)")
 	flags.BoolVarP(&a.yes, "yes", "y", false, "take every default and ask nothing (also --yes-please)")
 	flags.StringVarP(&a.logLevel, "log-level", "l", "", "the console's log `level`: "+strings.Join(cliLevels, ", "))
-	// It belongs to start, but scripts write it before the command too, where
-	// only the root's flags are understood.
+	// They belong to start, but scripts write them before the command too,
+	// where only the root's flags are understood.
 	flags.BoolVar(&a.tempKeypair, tempKeypairFlag, false, "with start: run with a key pair made for this run when none is set")
+	flags.BoolVar(&a.rethinkDB, devRethinkDBFlag, false, "with start: run a RethinkDB found on PATH beside the node, unless one runs already")
 	root.SetGlobalNormalizationFunc(func(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 		if name == "yes-please" { // BigchainDB's other name for it
 			name = "yes"
@@ -120,7 +122,8 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand())
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand(),
+		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
 	return root
 }
 
@@ -134,8 +137,10 @@ func (a *app) checkFlags(cmd *cobra.Command, _ []string) error {
 		return &usageError{cmd, fmt.Errorf("--log-level: expected one of %s, got %q", strings.Join(cliLevels, ", "), a.logLevel)}
 	}
 	a.logLevel = strings.ToLower(a.logLevel)
-	if a.tempKeypair && cmd.Name() != "start" {
-		return &usageError{cmd, fmt.Errorf("--%s is an option of start", tempKeypairFlag)}
+	for name, given := range map[string]bool{tempKeypairFlag: a.tempKeypair, devRethinkDBFlag: a.rethinkDB} {
+		if given && cmd.Name() != "start" {
+			return &usageError{cmd, fmt.Errorf("--%s is an option of start", name)}
+		}
 	}
 	if a.config == "-" && cmd.Name() != "configure" {
 		return &usageError{cmd, errors.New("--config -: only configure writes to stdout; give the path of a config file")}

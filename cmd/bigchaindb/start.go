@@ -111,11 +111,19 @@ not there.`,
 				signals := make(chan os.Signal, 2)
 				signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 				defer signal.Stop(signals)
+				beside := &devRethinkDB{log: logger}
 				ctx, cancel := untilSignal(cmd.Context(), signals, func() {
 					logger.Error("stopped at once by a second signal")
+					beside.terminate()
 					os.Exit(exitFailure)
 				})
 				defer cancel()
+				if a.rethinkDB {
+					if err := beside.start(ctx, settings); err != nil {
+						return err
+					}
+					defer beside.stop() // after the node, which finishes what it has accepted
+				}
 				return startNode(ctx, settings, logger)
 			})
 		},
@@ -184,6 +192,11 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
 	}
+	if a.rethinkDB {
+		if err := checkDevRethinkDB(settings); err != nil {
+			return settings, nil, err
+		}
+	}
 	none := settings.KeyPair.Private == "" && settings.KeyPair.Public == ""
 	switch {
 	case a.tempKeypair && none:
@@ -205,7 +218,7 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 // makeFile writes a config file with a new key pair where there is none, and
 // reads it. Of two that do this at a time one writes, and both read the same.
 func (a *app) makeFile(settings configs.Settings) (configs.Settings, []string, error) {
-	if err := checkBackend(settings); err != nil {
+	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
 	}
 	fresh, _, err := configs.New(settings.Database.Backend, a.config, a.environ)

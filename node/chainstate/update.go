@@ -360,6 +360,40 @@ func (u *Update) block(block id) (blockRecord, error) {
 	return readBlockRecord(value)
 }
 
+// WaitsFor names a transaction whose output the block spends and that is not
+// valid, or not yet; "" when there is none.
+func (u *Update) WaitsFor(blockID string) (string, error) {
+	block, _ := toID(blockID)
+	rec, err := u.block(block)
+	if err != nil {
+		return "", err
+	}
+	for _, e := range rec.transactions {
+		if e.operation != opTransfer {
+			continue
+		}
+		value, err := u.get(idKey(txPrefix, e.tx))
+		if err != nil || value == nil {
+			return "", err
+		}
+		t, err := readTxRecord(value)
+		if err != nil {
+			return "", err
+		}
+		for _, ref := range t.spends {
+			tx, _ := toID(ref.TxID)
+			status, _, err := txStatus(u, tx)
+			if err != nil {
+				return "", err
+			}
+			if status != consensus.Valid {
+				return ref.TxID, nil
+			}
+		}
+	}
+	return "", nil
+}
+
 // Decide gives an undecided block its final status, Valid or Invalid. A valid
 // one is put on the list of those whose consequences are to be carried out.
 func (u *Update) Decide(blockID string, status consensus.Status) (Decision, error) {

@@ -30,6 +30,7 @@ func TestSameRowsAsEmbedded(t *testing.T) {
 		runs = []differential.Options{{Seed: seed, SamePlans: true, Fit: true}, {Seed: seed, All: true, Fit: true}}
 	}
 	for _, opts := range runs {
+		opts.Bytes = true
 		t.Run(fmt.Sprintf("seed %d, all %v", opts.Seed, opts.All), func(t *testing.T) {
 			local, err := embedded.Open(t.TempDir(), embedded.Options{})
 			if err != nil {

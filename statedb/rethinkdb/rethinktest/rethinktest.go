@@ -204,11 +204,16 @@ var shared struct {
 // Main runs the tests and stops the shared server: the body of TestMain.
 func Main(m *testing.M) int {
 	code := m.Run()
+	Stop()
+	return code
+}
+
+// Stop ends the shared server, for a TestMain with more to do than Main.
+func Stop() {
 	if shared.server != nil {
 		shared.server.Kill()
 		os.RemoveAll(shared.server.folder)
 	}
-	return code
 }
 
 // Shared gives the server that RETHINKDB_URL names, or a private one that all
