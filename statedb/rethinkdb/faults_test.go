@@ -160,8 +160,12 @@ func TestHangs(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer feed.Close()
-	if _, err := feed.Next(t.Context()); err != nil {
-		t.Fatal(err)
+	for caughtUp := false; !caughtUp; {
+		batch, err := feed.Next(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		caughtUp = batch.CaughtUp
 	}
 	if err := server.Suspend(); err != nil {
 		t.Fatal(err)

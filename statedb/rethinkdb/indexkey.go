@@ -42,7 +42,7 @@ func encodeValue(v r.Term) r.Term {
 	return r.Do(v.TypeOf(), func(kind r.Term) r.Term {
 		return r.Branch(
 			kind.Eq("STRING"), []any{rankString, v},
-			kind.Eq("NUMBER"), []any{rankNumber, v.Add(0)}, // -0 becomes 0
+			kind.Eq("NUMBER"), []any{rankNumber, v}, // to RethinkDB -0 is 0 here, too
 			kind.Eq("BOOL"), r.Branch(v, []any{rankTrue, 0}, []any{rankFalse, 0}),
 			kind.Eq("NULL"), []any{rankNull, 0},
 			[]any{0},

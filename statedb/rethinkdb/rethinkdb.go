@@ -2,12 +2,12 @@
 // with a table for each of the ledger's. It passes the conformance suite of
 // statedbtest.
 //
-// Queries are made of the terms of the rethinkdb-go driver. Its connections are
-// not used: their handshake has no deadline, so that a server that hangs holds
-// a goroutine for ever, and a query that is given up waits for it again to say
-// so; its session sends a write once more when the connection broke, which
-// makes a document conflict with itself; documents pass through reflection and
-// numbers through float64. The protocol is small: see wire.go and handshake.go.
+// Queries are made of the terms of the rethinkdb-go driver (v6.2.1). Its
+// connections are not used: their handshake has no deadline, whatever timeouts
+// are set, so that every attempt to reach a server that hangs leaves a
+// goroutine and a socket behind; and its session sends a query up to three
+// times when connections break, a write too, which makes a document conflict
+// with itself. The protocol is small: see wire.go and handshake.go.
 //
 // A document is stored with its fields at the top, _id and _rev beside them.
 // A deleted one leaves its _id, its _rev and _deleted. Strings sort by bytes.
