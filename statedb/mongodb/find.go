@@ -79,7 +79,7 @@ func (f *finder) sources(index *deployed) []keyset.Source {
 	switch {
 	case index == nil:
 		return f.byID()
-	case index.keys == nil || f.db.server.substitute && !f.db.opts.chains:
+	case index.keys == nil || f.db.cautious():
 		return f.byScan()
 	}
 	return f.byIndex(index)

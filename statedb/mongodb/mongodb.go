@@ -61,8 +61,9 @@ type Options struct {
 	// poll follows changes by reading the collection again and again where the
 	// server could do better; of tests.
 	poll bool
-	// chains reads indexes as in MongoDB where the server uses none; of tests.
-	chains bool
+	// likeMongoDB sends FerretDB the commands that MongoDB gets wherever it
+	// knows them; of tests.
+	likeMongoDB bool
 	// patience is how long a feed waits for an answer to what should have one
 	// at once; of tests, 0 is 30 s.
 	patience time.Duration
@@ -278,5 +279,9 @@ func (db *DB) Close() error {
 
 // Limits tells what the server can hold.
 func (db *DB) Limits() statedb.Limits {
-	return statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: db.opts.MaxBatch, Writers: writers}
+	limits := statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: db.opts.MaxBatch, Writers: writers}
+	if db.server.substitute {
+		limits.Writers = 1 // SQLite writes one batch after the other
+	}
+	return limits
 }

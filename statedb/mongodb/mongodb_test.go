@@ -49,13 +49,12 @@ func TestConformance(t *testing.T) {
 
 func isFeed(test string) bool { return strings.HasPrefix(test, "Feed") }
 
-// TestConformanceOverIndexes asks the suite's questions as MongoDB is asked
-// them, by many commands, also where the server uses no index for any.
-func TestConformanceOverIndexes(t *testing.T) {
+// TestConformanceLikeMongoDB sends FerretDB what MongoDB is sent.
+func TestConformanceLikeMongoDB(t *testing.T) {
 	address := mongotest.Shared(t)
 	statedbtest.RunWith(t, statedbtest.Options{Only: func(name string) bool { return !isFeed(name) }}, func(t *testing.T) statedb.DB {
 		opts := optionsFor(address)
-		opts.chains = true
+		opts.likeMongoDB = true
 		return open(t, opts)
 	})
 }

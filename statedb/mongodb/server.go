@@ -33,6 +33,9 @@ type server struct {
 	substitute bool
 }
 
+// cautious reports whether the server gets commands made for FerretDB.
+func (db *DB) cautious() bool { return db.server.substitute && !db.opts.likeMongoDB }
+
 // String names the server for the log.
 func (s *server) String() string {
 	switch {
