@@ -162,7 +162,7 @@ func (db *DB) lacking(c *catalog, indexes []statedb.Index) []bson.D {
 			seen[joined] = true
 			name := ix.Name
 			if c.named(name) != nil {
-				name = joined + " _id" // another index that is not ours has the name
+				name = joined + " _id" // one that another definition needs has the name
 			}
 			add(name, keyPattern(keys))
 		}
