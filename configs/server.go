@@ -19,7 +19,8 @@ func (l *loader) checkServer() {
 	if err := nameFits(db.Backend, db.Name); err != nil {
 		l.fault("database.name", l.sources["database.name"], fmt.Errorf("%w, got %s", err, quoted(db.Name)))
 	}
-	if db.Password != "" && db.Login == "" {
+	// RethinkDB's own user is meant without a name.
+	if db.Password != "" && db.Login == "" && db.Backend != RethinkDB {
 		l.warn("database.password is set and database.login is not: the database is asked without either")
 	}
 	if db.SSL {

@@ -196,9 +196,9 @@ var table = []*setting{
 	row("database.max_batch_update_size", numberKind(1, maxNumber), func(s *Settings) *int { return &s.Database.MaxBatchUpdateSize },
 		always(DefaultMaxBatchUpdateSize), "Documents of one bulk write."),
 	row("database.shards", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Shards }, always(0),
-		"Shards of a table when it is created: CouchDB's q.", servers, otherwise("the server's own")),
+		"Shards of a table when it is created, on couchdb (q) and rethinkdb.", servers, otherwise("the server's own")),
 	row("database.replicas", optionalKind(maxNumber), func(s *Settings) *int { return &s.Database.Replicas }, always(0),
-		"Copies of a shard when it is created: CouchDB's n.", servers, otherwise("the server's own")),
+		"Copies of a shard when it is created, on couchdb (n) and rethinkdb.", servers, otherwise("the server's own")),
 
 	row("state.path", pathKind, func(s *Settings) *string { return &s.State.Path },
 		func(s *Settings) string { return beside(s.File, stateSuffix) },

@@ -14,6 +14,8 @@ import (
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/mongodb"
+	"github.com/couchledger/couchledger/statedb/mongodb/mongotest"
 	"github.com/couchledger/couchledger/statedb/rethinkdb"
 	"github.com/couchledger/couchledger/statedb/rethinkdb/rethinktest"
 )
@@ -57,6 +59,19 @@ var servers = []backend{
 		},
 	},
 	{
+		name: configs.MongoDB, title: "MongoDB",
+		shared: func(t testing.TB) address { return mongoAddress(mongotest.Shared(t)) },
+		own: func(t testing.TB) (server, address) {
+			s := mongotest.Start(t)
+			return s, mongoAddress(s.Address)
+		},
+		open: func(a address, ledger string) (statedb.DB, error) {
+			return mongodb.Open(context.Background(), mongodb.Options{
+				Host: a.host, Port: a.port, Login: a.login, Password: a.password, Name: ledger, MaxTries: 1,
+			})
+		},
+	},
+	{
 		name: configs.RethinkDB, title: "RethinkDB",
 		shared: func(t testing.TB) address { return rethinkAddress(rethinktest.Shared(t)) },
 		own: func(t testing.TB) (server, address) {
@@ -70,6 +85,8 @@ var servers = []backend{
 		},
 	},
 }
+
+func mongoAddress(a mongotest.Address) address { return address{a.Host, a.Port, a.Login, a.Password} }
 
 func rethinkAddress(a rethinktest.Address) address {
 	return address{a.Host, a.Port, a.Login, a.Password}
@@ -144,6 +161,7 @@ func TestMain(m *testing.M) {
 	}
 	code := m.Run()
 	couchtest.Stop()
+	mongotest.Stop()
 	rethinktest.Stop()
 	remove()
 	os.Exit(code)

@@ -40,9 +40,11 @@ func testKill(t *testing.T, newNode nodeMaker) {
 			n.start()
 			l := startLoad(t, n, 2, 4, 3)
 			random := newRand(t)
-			for range rounds {
+			for round := range rounds {
 				before := l.accepted()
-				eventually(t, "the load goes on", func() (bool, string) { return l.accepted() > before+20, "" })
+				eventually(t, "the load goes on", func() (bool, string) {
+					return l.accepted() > before+20 && l.rivalries() > round, ""
+				})
 				anyMoment(random, 300*time.Millisecond)
 				n.kill()
 				n.remove(part.wiped(n)...)

@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -154,12 +153,6 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
-}
-
-// RemoveState deletes what a node keeps under a state path, and nothing else
-// there. It is for a ledger that was dropped.
-func RemoveState(path string) error {
-	return errors.Join(os.RemoveAll(filepath.Join(path, chainstateFolder)), os.RemoveAll(filepath.Join(path, journalFolder)))
 }
 
 func (n *Node) close() error { return errors.Join(n.state.Close(), n.journal.Close()) }

@@ -31,19 +31,18 @@ type Sharder interface {
 
 // ReplicaSet is an adapter whose database copies itself whole to the members of
 // a set: MongoDB's. Hosts are host:port, IPv6 addresses in brackets, spelled as
-// the members are to reach one another.
+// the members are to reach one another. With a server that is in no set all
+// methods return an error that says so.
 type ReplicaSet interface {
-	// Members lists the set's members in the order of its configuration; none
-	// while the server belongs to no set yet.
+	// Members lists the set's members in the order of its configuration.
 	Members(ctx context.Context) ([]string, error)
 
-	// AddMembers makes hosts members, one after the other; a server of no set
-	// becomes the first member of a new one before. Hosts that are members are
-	// left. The error of one host names it; those before it are members then.
+	// AddMembers makes hosts members, one after the other. Hosts that are
+	// members are left. The error of one host names it; those before it are
+	// members then.
 	AddMembers(ctx context.Context, hosts []string) error
 
 	// RemoveMembers takes hosts out of the set, one after the other; hosts that
-	// are no members are left. It does not take out the primary, or so many
-	// that none remains.
+	// are no members are left. The primary stays, and so does the last member.
 	RemoveMembers(ctx context.Context, hosts []string) error
 }

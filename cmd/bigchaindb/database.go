@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -17,39 +16,25 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/couchdb"
 	"github.com/couchledger/couchledger/statedb/embedded"
+	"github.com/couchledger/couchledger/statedb/mongodb"
 	"github.com/couchledger/couchledger/statedb/rethinkdb"
 )
 
 // opener opens the database of the settings, which need not exist yet.
 type opener func(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error)
 
-// openers has the backends of this version. Those of configs.Backends that are
-// not in it can be configured and not opened.
+// openers has every one of configs.Backends.
 var openers = map[string]opener{
 	configs.Embedded:  openEmbedded,
 	configs.CouchDB:   openCouchDB,
+	configs.MongoDB:   openMongoDB,
 	configs.RethinkDB: openRethinkDB,
-}
-
-// checkBackend says whether openDatabase knows the backend and can work with
-// its settings.
-func checkBackend(settings configs.Settings) error {
-	if openers[settings.Database.Backend] != nil {
-		return settings.CheckTLS()
-	}
-	var there []string
-	for _, name := range configs.Backends {
-		if openers[name] != nil {
-			there = append(there, name)
-		}
-	}
-	return fmt.Errorf("database.backend: backend %s is not in this version, which has %s", settings.Database.Backend, strings.Join(there, ", "))
 }
 
 // openDatabase opens the database of the settings, which need not exist yet.
 // registry gets its metrics; nil for none.
 func openDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
-	if err := checkBackend(settings); err != nil {
+	if err := settings.CheckTLS(); err != nil {
 		return nil, err
 	}
 	backend := settings.Database.Backend
@@ -78,6 +63,19 @@ func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Lo
 		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
 		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries, MaxRetries: s.MaxRetries,
 		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
+	})
+}
+
+func openMongoDB(ctx context.Context, settings configs.Settings, logger *slog.Logger, registry prometheus.Registerer) (statedb.DB, error) {
+	s := settings.Database
+	security, err := tlsConfig(s)
+	if err != nil {
+		return nil, err
+	}
+	return mongodb.Open(ctx, mongodb.Options{
+		Host: s.Host, Port: s.Port, Name: s.Name, ReplicaSet: s.ReplicaSet, Login: s.Login, Password: string(s.Password), TLS: security,
+		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries,
+		MaxBatch: s.MaxBatchUpdateSize, Logger: logger, Registry: registry,
 	})
 }
 
@@ -110,16 +108,13 @@ func openExisting(ctx context.Context, settings configs.Settings, logger *slog.L
 	return openDatabase(ctx, settings, logger, nil)
 }
 
-// dropDatabase deletes the database; statedb.ErrNoDatabase if there is none.
+// dropDatabase deletes the database with what this node keeps of its ledger;
+// statedb.ErrNoDatabase if there is none.
 func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
 	db, err := openExisting(ctx, settings, logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if err := db.Drop(ctx); err != nil {
-		return err
-	}
-	// What the node remembers of this ledger binds it to nothing any more.
-	return node.RemoveState(settings.State.Path)
+	return node.Drop(ctx, db, settings.State.Path)
 }

@@ -138,6 +138,7 @@ func (d *devRethinkDB) launch(cmd *exec.Cmd) error {
 		return err
 	}
 	d.cmd, d.output, d.ended = cmd, out, make(chan struct{})
+	d.answered, d.stopping = false, false
 	go d.watch()
 	return nil
 }

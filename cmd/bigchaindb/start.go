@@ -119,9 +119,6 @@ not there.`,
 				})
 				defer cancel()
 				if a.rethinkDB {
-					if err := checkBackend(settings); err != nil {
-						return err
-					}
 					if err := beside.start(ctx, settings); err != nil {
 						return err
 					}
@@ -221,7 +218,7 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 // makeFile writes a config file with a new key pair where there is none, and
 // reads it. Of two that do this at a time one writes, and both read the same.
 func (a *app) makeFile(settings configs.Settings) (configs.Settings, []string, error) {
-	if err := checkBackend(settings); err != nil {
+	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
 	}
 	fresh, _, err := configs.New(settings.Database.Backend, a.config, a.environ)

@@ -41,15 +41,15 @@ func boundsOf(q *keyset.Query) (keyBounds, bool) {
 		}
 	}
 	if lower != nil {
-		part, ok := keyOf(lower.Arg)
+		part, ok := lowerPart(*lower)
 		if !ok {
-			return keyBounds{}, false // only arrays and objects are greater
+			return keyBounds{}, false
 		}
 		b.lower = extend(prefix, part...)
 	}
 	if upper != nil {
-		if part, ok := ceilingKey(upper.Arg); ok {
-			b.upper = extend(prefix, append(part, r.MaxVal)...)
+		if part, ok := upperPart(*upper); ok {
+			b.upper = extend(prefix, part...)
 		}
 	}
 	if q.After != nil {
@@ -76,39 +76,64 @@ func behind(prefix []any) []any {
 	return extend(prefix, r.MaxVal)
 }
 
+// lowerPart is what a lower bound puts behind the prefix: what is greater than
+// a value is behind all keys that go on from it. False when only arrays and
+// objects are greater.
+func lowerPart(b mango.Bound) ([]any, bool) {
+	part, ok := keyOf(b.Arg)
+	if !ok {
+		return nil, false
+	}
+	if rankOf(b.Arg) == rankNumber {
+		below, above := doublesAround(b.Arg)
+		if math.IsInf(below, 0) { // the least of all numbers is greater
+			return []any{rankNumber}, true
+		}
+		if below != above {
+			return []any{rankNumber, double(below), r.MaxVal}, true
+		}
+	}
+	if b.Op == mango.OpGt {
+		part = extend(part, r.MaxVal)
+	}
+	return part, true
+}
+
+// upperPart is lowerPart for an upper bound; false when all scalars are less.
+func upperPart(b mango.Bound) ([]any, bool) {
+	part, ok := keyOf(b.Arg)
+	if !ok {
+		return nil, false
+	}
+	if rankOf(b.Arg) == rankNumber {
+		below, above := doublesAround(b.Arg)
+		if math.IsInf(above, 0) { // the greatest of all numbers is less
+			return []any{rankNumber, r.MaxVal}, true
+		}
+		if below != above {
+			return []any{rankNumber, double(above)}, true
+		}
+	}
+	if b.Op == mango.OpLte {
+		part = extend(part, r.MaxVal)
+	}
+	return part, true
+}
+
 // keyOf is the part of a key that a scalar makes; false for an array or an
-// object. A number that is no double has the one below it: nothing equals it,
-// and what is greater is behind. ceilingKey has the one above.
+// object. Of a number that is no double it is a neighbour's: nothing equals it.
 func keyOf(v canonical.Value) ([]any, bool) {
-	if rankOf(v) == rankNumber {
-		below, above := doublesAround(v)
-		return []any{rankNumber, double(finite(below, above))}, true
-	}
-	return scalarKey(v)
-}
-
-func ceilingKey(v canonical.Value) ([]any, bool) {
-	if rankOf(v) == rankNumber {
-		below, above := doublesAround(v)
-		return []any{rankNumber, double(finite(above, below))}, true
-	}
-	return scalarKey(v)
-}
-
-// finite gives the first unless it is infinite.
-func finite(f, or float64) float64 {
-	if math.IsInf(f, 0) {
-		return or
-	}
-	return f
-}
-
-func scalarKey(v canonical.Value) ([]any, bool) {
 	switch rank := rankOf(v); rank {
 	case "":
 		return nil, false
 	case rankString:
 		return []any{rank, v.Text()}, true
+	case rankNumber:
+		below, above := doublesAround(v)
+		if math.IsInf(below, 0) {
+			below = above
+		}
+		return []any{rank, double(below)}, true
 	default:
 		return []any{rank, 0}, true
 	}

@@ -59,7 +59,7 @@ func newRev(old string) string {
 // revOf is the revision of a row in the language of RethinkDB.
 func revOf(row r.Term) r.Term {
 	rev := row.Field(fieldRev).Default(nil)
-	return r.Branch(rev.TypeOf().Eq("STRING"), rev, strangeRev)
+	return r.Branch(r.And(isType(rev, "STRING"), rev.Ne("")), rev, strangeRev)
 }
 
 // isDeleted tells rows of deleted documents in the language of RethinkDB.
@@ -83,7 +83,7 @@ func readRow(text []byte) (keyset.Row, bool) {
 			if tree.At(i).Kind() != canonical.String {
 				return row, false
 			}
-		case key == fieldRev && tree.At(i).Kind() == canonical.String:
+		case key == fieldRev && tree.At(i).Kind() == canonical.String && tree.At(i).Text() != "":
 			row.Rev = tree.At(i).Text()
 		case key == fieldDeleted && tree.At(i).Bool():
 			return row, false

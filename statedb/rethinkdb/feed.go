@@ -271,7 +271,7 @@ func (f *feed) take(batch *statedb.Batch, text []byte) error {
 	if c.ID = id.Text(); id.Kind() != canonical.String || checkID(c.ID) != nil {
 		return nil // no document of the ledger
 	}
-	if rev, ok := document.Get(fieldRev); ok && rev.Kind() == canonical.String {
+	if rev, _ := document.Get(fieldRev); rev.Kind() == canonical.String && rev.Text() != "" {
 		c.Rev = rev.Text()
 	}
 	if deleted, ok := document.Get(fieldDeleted); ok && deleted.Bool() {

@@ -81,7 +81,8 @@ type greeting struct {
 func (db *DB) greet(c net.Conn, r *bufio.Reader) error {
 	nonce := make([]byte, 18)
 	rand.Read(nonce)
-	// SCRAM has two characters of its own in a name.
+	// SCRAM has two characters of its own in a name. RethinkDB 2.4 knows such a
+	// name at its beginning only, and refuses others as unknown.
 	name := strings.NewReplacer("=", "=3D", ",", "=2C").Replace(db.opts.Login)
 	first := "n=" + name + ",r=" + base64.StdEncoding.EncodeToString(nonce)
 	opening, err := json.Marshal(map[string]any{

@@ -14,7 +14,8 @@ import (
 )
 
 // Indexes lists the table's indexes. Of those that others made in RethinkDB's
-// own way there is the name only: no query uses them.
+// own way there is the name only, unless an index of the ledger has it: no query
+// uses them.
 func (db *DB) Indexes(ctx context.Context, table string) ([]statedb.IndexState, error) {
 	if err := db.checkTable(table); err != nil {
 		return nil, err
@@ -25,7 +26,8 @@ func (db *DB) Indexes(ctx context.Context, table string) ([]statedb.IndexState, 
 	}
 	states := slices.Clone(c.states)
 	for _, name := range c.servers {
-		if !ownName.MatchString(name) {
+		known := slices.ContainsFunc(c.states, func(state statedb.IndexState) bool { return state.Name == name })
+		if !known && !ownName.MatchString(name) {
 			states = append(states, statedb.IndexState{Index: statedb.Index{Name: name}})
 		}
 	}

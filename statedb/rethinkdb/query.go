@@ -1,6 +1,7 @@
 package rethinkdb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -33,11 +34,14 @@ func encodeQuery(term r.Term, opts options) ([]byte, error) {
 	if _, ok := opts["array_limit"]; !ok {
 		opts["array_limit"] = arrayLimit
 	}
-	text, err := json.Marshal([]any{queryStart, built, opts})
-	if err != nil {
+	// Escaping < and > would make six bytes of one, and 64 MB are the limit.
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode([]any{queryStart, built, opts}); err != nil {
 		return nil, fmt.Errorf("rethinkdb: a query that cannot be encoded: %w", err)
 	}
-	return text, nil
+	return text.Bytes(), nil
 }
 
 // simpleQuery is the text of a query without a term.
@@ -177,7 +181,7 @@ func (db *DB) refused(a answer) error {
 	case e.isMissing("Database"), e.isMissing("Table"):
 		return fmt.Errorf("%w: %w", statedb.ErrNoDatabase, e)
 	case strings.Contains(e.text, "is ambiguous"):
-		return fmt.Errorf("%w: two servers made it at the same time; run Create again, or delete one of the two in the table db_config or table_config of the database %s (%w)",
+		return fmt.Errorf("%w: it was made twice at the same time; delete one of the two from the table db_config or table_config of the database %s (%w)",
 			errAmbiguous, systemDatabase, e)
 	case e.class == faultFailed, e.class == faultUnknown:
 		return fmt.Errorf("%w: %w", statedb.ErrUnavailable, e)

@@ -33,7 +33,6 @@ type verdict struct {
 var (
 	perhaps = verdict{known: true, is: true} // no translation
 	never   = verdict{known: true, exact: true}
-	always  = verdict{known: true, is: true, exact: true}
 )
 
 func exactly(term r.Term) verdict { return verdict{term: term, exact: true} }
@@ -142,7 +141,7 @@ func (t *translator) field(v r.Term, n mango.Node, depth int) verdict {
 		}))
 	}
 	// Whether there is a translation at all is known without a value.
-	if known := t.node(v, condition, depth+1); known.known && known.is {
+	if known := t.node(v, condition, depth+1); known.known && known.is && !known.exact {
 		return perhaps
 	}
 	return loosely(lookUp(v, n.Path, outcomes{
@@ -198,7 +197,7 @@ func (t *translator) elements(v r.Term, n mango.Node, depth int) verdict {
 		kind, list = "OBJECT", v.Keys()
 	}
 	of := loosely(isType(v, kind))
-	if known := t.node(v, n.List[0], depth+1); known.known && known.is {
+	if known := t.node(v, n.List[0], depth+1); known.known && known.is && !known.exact {
 		return of
 	}
 	matching := func(e r.Term) r.Term {

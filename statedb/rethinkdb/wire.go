@@ -119,7 +119,11 @@ func (c *conn) ask(ctx context.Context, token uint64, what []byte) (answer, erro
 	answers := c.waiting[token]
 	c.mu.Unlock()
 	stop := context.AfterFunc(ctx, func() { c.fail(ctx.Err()) })
-	defer stop()
+	defer func() {
+		if !stop() {
+			c.fail(ctx.Err()) // now, so that nobody uses it for another query
+		}
+	}()
 	if err := c.send(token, what); err != nil {
 		return answer{}, c.why(err)
 	}

@@ -1,0 +1,49 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/couchledger/couchledger/node/kv"
+	"github.com/couchledger/couchledger/node/ledger"
+	"github.com/couchledger/couchledger/statedb"
+)
+
+// A dropped ledger takes this node's state with it, but not that of a node
+// that runs, and not that of another ledger.
+func TestDrop(t *testing.T) {
+	folder, elsewhere := t.TempDir(), t.TempDir()
+	db, other := openEmbedded(t, folder), openEmbedded(t, elsewhere)
+	t.Cleanup(func() { db.Close(); other.Close() })
+	key := ledger.GenerateKeyPair()
+	n := startNode(t, folder, key, sharing(db))
+	state := filepath.Join(folder, "state")
+	if err := Drop(t.Context(), db, state); !errors.Is(err, kv.ErrLocked) {
+		t.Fatalf("while the node runs: got %v, want %v", err, kv.ErrLocked)
+	}
+	tx := newCreate(t, ledger.GenerateKeyPair(), 1)
+	n.mustPost(t, tx)
+	n.mustBecomeValid(t, tx)
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Init(context.WithoutCancel(t.Context()), other, key, nil); err != nil {
+		t.Fatal(err)
+	}
+	there := func(name string) bool {
+		_, err := os.Stat(filepath.Join(state, name))
+		return err == nil
+	}
+	if err := Drop(t.Context(), other, state); err != nil || !there(chainstateFolder) || !there(journalFolder) {
+		t.Fatalf("the drop of another ledger: %v; the state is there: %v, %v", err, there(chainstateFolder), there(journalFolder))
+	}
+	if err := Drop(t.Context(), db, state); err != nil || there(chainstateFolder) || there(journalFolder) {
+		t.Fatalf("the drop: %v; the state is there: %v, %v", err, there(chainstateFolder), there(journalFolder))
+	}
+	if err := Drop(t.Context(), db, state); !errors.Is(err, statedb.ErrNoDatabase) {
+		t.Fatalf("a second drop: got %v, want %v", err, statedb.ErrNoDatabase)
+	}
+}
