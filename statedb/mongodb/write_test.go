@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/mongodb/mongotest"
 )
@@ -70,6 +72,39 @@ func TestRevisions(t *testing.T) {
 	} {
 		if got := nextRev(old, random); got != want {
 			t.Errorf("after %q: %s, want %s", old, got, want)
+		}
+	}
+}
+
+// What the server says of one document is that one's outcome; what it says of
+// itself is nobody's.
+func TestRefusedDocuments(t *testing.T) {
+	refusal := func(index, code int) mongo.BulkWriteError {
+		return mongo.BulkWriteError{WriteError: mongo.WriteError{Index: index, Code: code, Message: "a reason"}}
+	}
+	writes := []write{{place: 3, id: "a"}, {place: 2, id: "b"}, {place: 1, id: "c"}, {place: 0, id: "d"}}
+	b := batch{results: make([]statedb.Result, len(writes))}
+	duplicates, err := b.refused(writes, mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{
+		refusal(0, codeDuplicateKey), refusal(1, codeDocumentTooLarge), refusal(2, 16746),
+	}})
+	if err != nil || len(duplicates) != 1 || duplicates[0].id != "a" {
+		t.Errorf("duplicates %v, %v", duplicates, err)
+	}
+	for place, want := range []error{nil, statedb.ErrBadDocument, statedb.ErrTooLarge, nil} {
+		if got := b.results[place].Err; !errors.Is(got, want) {
+			t.Errorf("outcome %d: %v, want %v", place, got, want)
+		}
+	}
+	db := &DB{closed: t.Context()}
+	for what, failure := range map[string]error{
+		"an election":               mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{refusal(0, 10107)}},
+		"no majority":               mongo.BulkWriteException{WriteConcernError: &mongo.WriteConcernError{Code: 64, Message: "waiting timed out"}},
+		"an outcome of nothing":     mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{refusal(4, 2)}},
+		"no answer":                 errors.New("the connection broke"),
+		"a command that is refused": mongo.CommandError{Code: 11600},
+	} {
+		if _, err := b.refused(writes, failure); !errors.Is(db.fault(t.Context(), err), statedb.ErrUnavailable) {
+			t.Errorf("%s: %v", what, err)
 		}
 	}
 }
