@@ -112,7 +112,14 @@ func (db *DB) Create(outer context.Context) (created bool, err error) {
 	if db.closed.Err() != nil {
 		return false, statedb.ErrClosed
 	}
+	there, err := db.identities(outer)
+	if err != nil {
+		return false, err
+	}
 	for i, table := range statedb.Tables {
+		if _, ok := there[table]; ok {
+			continue
+		}
 		ctx, cancel := db.bound(outer)
 		err := db.mongo.CreateCollection(ctx, table)
 		cancel()
@@ -122,15 +129,14 @@ func (db *DB) Create(outer context.Context) (created bool, err error) {
 		created = created || err == nil && i == 0
 	}
 	db.forget()
-	there, err := db.identities(outer)
-	if err == nil {
+	if there, err = db.identities(outer); err == nil {
 		db.compare(there)
 	}
 	return created, err
 }
 
-// Drop deletes the ledger's collections, and the database when nothing else is
-// in it.
+// Drop deletes the ledger's collections. MongoDB's database is gone with its
+// last one; FerretDB is told so when nothing else is in it.
 func (db *DB) Drop(outer context.Context) error {
 	if db.closed.Err() != nil {
 		return statedb.ErrClosed
@@ -153,7 +159,7 @@ func (db *DB) Drop(outer context.Context) error {
 			return fmt.Errorf("drop the collection %s.%s: %w", db.opts.Name, name, db.fault(outer, err))
 		}
 	}
-	if !others && len(names) > 0 {
+	if db.server.substitute && !others && len(names) > 0 {
 		if err := db.mongo.Drop(ctx); err != nil {
 			return fmt.Errorf("drop the database %s: %w", db.opts.Name, db.fault(outer, err))
 		}

@@ -45,7 +45,7 @@ func TestSameRowsAsEmbedded(t *testing.T) {
 			}
 			defer local.Close()
 			opts := optionsFor(address)
-			opts.chains = r.chains
+			opts.likeMongoDB = r.chains
 			remote := open(t, opts)
 			defer remote.Close()
 			differential.Run(t, r.Options, local, remote)

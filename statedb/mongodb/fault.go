@@ -14,9 +14,9 @@ import (
 // Codes of MongoDB's errors that mean something to the contract.
 const (
 	codeBadValue          = 2
+	codeNoPlan            = 291
 	codeUnauthorized      = 13
 	codeLoginFailed       = 18
-	codeNotInitialised    = 94
 	codeNoNamespace       = 26
 	codeNoIndex           = 27
 	codeNamespaceExists   = 48
@@ -124,7 +124,7 @@ func (db *DB) denied(err error) error {
 	case db.opts.Login == "":
 		return fmt.Errorf("%w: MongoDB at %s wants a user: set database.login, and database.password in BIGCHAINDB_DATABASE_PASSWORD (%w)", statedb.ErrDenied, db.address, err)
 	case codeOf(err) == codeUnauthorized:
-		return fmt.Errorf("%w: the MongoDB user %q may not do this at %s: the user of database.login needs the roles readWrite and dbAdmin on the database %s (%w)", statedb.ErrDenied, db.opts.Login, db.address, db.opts.Name, err)
+		return fmt.Errorf("%w: the MongoDB user %q may not do this at %s: the user of database.login needs the role readWrite on the database %s, and clusterManager on admin to change a replica set (%w)", statedb.ErrDenied, db.opts.Login, db.address, db.opts.Name, err)
 	}
 	return fmt.Errorf("%w: MongoDB at %s does not let the user %q in: check database.login and database.password, and that the user is one of the database %s or of admin (%w)", statedb.ErrDenied, db.address, db.opts.Login, db.opts.Name, err)
 }

@@ -23,7 +23,8 @@ type feed struct {
 
 	mu       sync.Mutex // guards isClosed
 	isClosed bool
-	fault    error // why the feed ended
+	using    sync.Mutex // guards from, which Close lets go while Next may run
+	fault    error      // why the feed ended
 }
 
 // follower is one of the ways to follow a collection. It is used by one
@@ -33,7 +34,7 @@ type follower interface {
 	next(ctx context.Context) (statedb.Batch, error)
 	// place is where to go on after the last batch.
 	place() place
-	// close lets go of what the server keeps.
+	// close lets go of what the server keeps; it may be called again.
 	close()
 }
 
@@ -101,13 +102,24 @@ func (db *DB) Changes(ctx context.Context, table string, since string) (statedb.
 func (f *feed) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.isClosed = true
-	f.cancel()
+	if !f.isClosed {
+		f.isClosed = true
+		f.cancel()
+		go f.release() // it asks the server, which nobody needs to wait for
+	}
 	return nil
+}
+
+func (f *feed) release() {
+	f.using.Lock()
+	defer f.using.Unlock()
+	f.from.close()
 }
 
 // Next waits for changes.
 func (f *feed) Next(outer context.Context) (statedb.Batch, error) {
+	f.using.Lock()
+	defer f.using.Unlock()
 	if f.fault != nil {
 		return statedb.Batch{}, f.fault
 	}
@@ -115,15 +127,18 @@ func (f *feed) Next(outer context.Context) (statedb.Batch, error) {
 	ctx, cancel := context.WithCancel(outer)
 	defer cancel()
 	defer context.AfterFunc(f.ctx, cancel)()
-	batch, err := f.from.next(ctx)
+	err := f.ctx.Err()
 	if err == nil {
-		batch.Token = f.from.place().token()
-		return batch, nil
+		var batch statedb.Batch
+		if batch, err = f.from.next(ctx); err == nil {
+			batch.Token = f.from.place().token()
+			return batch, nil
+		}
 	}
 	f.mu.Lock()
 	closed := f.isClosed
 	f.mu.Unlock()
-	if f.fault = f.db.fault(outer, err); closed && f.db.closed.Err() == nil {
+	if f.fault = f.db.fault(outer, err); closed {
 		f.fault = statedb.ErrClosed
 	}
 	f.from.close()

@@ -35,16 +35,17 @@ func (db *DB) prepare(ctx context.Context, table string, q statedb.Query) (*keys
 // so a page is merged from several cursors, each over types that it orders as
 // Mango does; see sources.go.
 func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.Page, error) {
-	page, err := db.find(ctx, table, q)
-	if codeOf(err) == codeBadValue {
-		// The index is not what it was when it was looked at.
+	page, err := db.find(ctx, table, q, true)
+	if code := codeOf(err); code == codeBadValue || code == codeNoPlan {
+		// An index is not what it was when it was looked at; or the server sees
+		// no way to use it, and finds another.
 		db.forgetIndexes(table)
-		page, err = db.find(ctx, table, q)
+		page, err = db.find(ctx, table, q, false)
 	}
 	return page, db.fault(ctx, err)
 }
 
-func (db *DB) find(ctx context.Context, table string, q statedb.Query) (statedb.Page, error) {
+func (db *DB) find(ctx context.Context, table string, q statedb.Query, hints bool) (statedb.Page, error) {
 	collection, _, err := db.collection(ctx, table)
 	if err != nil {
 		return statedb.Page{}, err
@@ -55,7 +56,7 @@ func (db *DB) find(ctx context.Context, table string, q statedb.Query) (statedb.
 	}
 	bounded, cancel := db.bound(ctx)
 	defer cancel()
-	f := finder{db: db, collection: collection, query: prepared, limit: q.Limit}
+	f := finder{db: db, collection: collection, query: prepared, limit: q.Limit, hints: hints && !db.server.substitute}
 	defer f.close(bounded)
 	return prepared.Page(bounded, q.Limit, f.sources(index)...)
 }
@@ -66,6 +67,7 @@ type finder struct {
 	collection *mongo.Collection
 	query      *keyset.Query
 	limit      int
+	hints      bool // the server is told which index to use
 	readings   []*reading
 }
 
@@ -79,7 +81,7 @@ func (f *finder) sources(index *deployed) []keyset.Source {
 	switch {
 	case index == nil:
 		return f.byID()
-	case index.keys == nil || f.db.server.substitute && !f.db.opts.chains:
+	case index.keys == nil || f.db.cautious():
 		return f.byScan()
 	}
 	return f.byIndex(index)

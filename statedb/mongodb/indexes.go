@@ -10,6 +10,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
+	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
 
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/mango"
@@ -162,7 +163,7 @@ func (db *DB) lacking(c *catalog, indexes []statedb.Index) []bson.D {
 			seen[joined] = true
 			name := ix.Name
 			if c.named(name) != nil {
-				name = joined + " _id" // another index that is not ours has the name
+				name = joined + " _id" // one that another definition needs has the name
 			}
 			add(name, keyPattern(keys))
 		}
@@ -268,7 +269,8 @@ func (db *DB) indexed(ctx context.Context, table string) (int, bool) {
 			{Key: "progress.total", Value: bson.D{{Key: "$gt", Value: 0}}},
 		}}},
 	}
-	cursor, err := db.client.Database("admin").Aggregate(ctx, pipeline)
+	admin := db.client.Database("admin", options.Database().SetReadConcern(readconcern.Local())) // it allows no other
+	cursor, err := admin.Aggregate(ctx, pipeline)
 	if err != nil {
 		return 0, false // the user may not look, which harms nothing
 	}

@@ -24,6 +24,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/readconcern"
@@ -60,8 +61,9 @@ type Options struct {
 	// poll follows changes by reading the collection again and again where the
 	// server could do better; of tests.
 	poll bool
-	// chains reads indexes as in MongoDB where the server uses none; of tests.
-	chains bool
+	// likeMongoDB sends FerretDB the commands that MongoDB gets wherever it
+	// knows them; of tests.
+	likeMongoDB bool
 	// patience is how long a feed waits for an answer to what should have one
 	// at once; of tests, 0 is 30 s.
 	patience time.Duration
@@ -191,32 +193,44 @@ func (db *DB) connect(ctx context.Context) error {
 }
 
 // reach greets the server over a connection of its own, which needs nothing to
-// be in order yet, and then opens the client that is used from then on.
-func (db *DB) reach(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, db.opts.RequestTimeout)
+// be in order yet, and then opens the client that is used from then on. The user
+// is one of the ledger's database, as in 0.10.0, or of admin, as is MongoDB's
+// custom.
+func (db *DB) reach(outer context.Context) error {
+	ctx, cancel := context.WithTimeout(outer, db.opts.RequestTimeout)
 	defer cancel()
-	source, err := db.greet(ctx)
-	if err != nil {
-		return err
+	if err := db.greet(ctx); err != nil {
+		return db.fault(outer, err)
 	}
+	var err error
+	for _, source := range []string{db.opts.Name, "admin"} {
+		if err = db.logIn(ctx, source); codeOf(err) != codeLoginFailed {
+			break
+		}
+	}
+	return db.fault(outer, err)
+}
+
+// logIn opens the client, and looks whether it is let in.
+func (db *DB) logIn(ctx context.Context, source string) error {
 	client, err := mongo.Connect(db.clientOptions(source, db.server.set))
 	if err != nil {
 		return refuse("the settings for MongoDB do not fit: %v", err)
 	}
-	if err := client.Ping(ctx, nil); err != nil {
+	database := client.Database(db.opts.Name)
+	if _, err := database.ListCollectionNames(ctx, bson.D{}); err != nil {
 		_ = client.Disconnect(context.WithoutCancel(ctx)) // it is of no use
-		if db.server.set != "" {
+		if db.server.set != "" && codeOf(err) == 0 {
 			err = fmt.Errorf("the members of the replica set %s must be reachable under the names it has for them: %w", db.server.set, err)
 		}
-		return db.fault(ctx, err)
+		return err
 	}
-	db.client = client
-	db.mongo = client.Database(db.opts.Name)
+	db.client, db.mongo = client, database
 	return nil
 }
 
 // clientOptions make a client: of a replica set by its name, or of just the
-// one server. source is the database that knows the user.
+// one server. source is the database that knows the user, "" sends none.
 func (db *DB) clientOptions(source, set string) *options.ClientOptions {
 	journal := true
 	opts := options.Client().SetHosts([]string{db.address}).SetAppName("couchledger").
@@ -232,6 +246,7 @@ func (db *DB) clientOptions(source, set string) *options.ClientOptions {
 		opts.SetDirect(true).SetRetryWrites(false)
 	}
 	switch {
+	case source == "":
 	case db.opts.Login != "" && db.opts.Password != "":
 		opts.SetAuth(options.Credential{AuthSource: source, Username: db.opts.Login, Password: db.opts.Password})
 	case db.opts.Login != "" && db.opts.TLS != nil:
@@ -264,5 +279,9 @@ func (db *DB) Close() error {
 
 // Limits tells what the server can hold.
 func (db *DB) Limits() statedb.Limits {
-	return statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: db.opts.MaxBatch, Writers: writers}
+	limits := statedb.Limits{MaxDocumentBytes: maxDocumentBytes, MaxBatch: db.opts.MaxBatch, Writers: writers}
+	if db.server.substitute {
+		limits.Writers = 1 // SQLite writes one batch after the other
+	}
+	return limits
 }

@@ -3,6 +3,7 @@ package mongodb
 import (
 	"os"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -43,5 +44,33 @@ func TestConformance(t *testing.T) {
 	}
 	statedbtest.RunWith(t, statedbtest.Options{Reopen: reopen}, func(t *testing.T) statedb.DB {
 		return open(t, optionsFor(address))
+	})
+}
+
+func isFeed(test string) bool { return strings.HasPrefix(test, "Feed") }
+
+// TestConformanceLikeMongoDB sends FerretDB what MongoDB is sent.
+func TestConformanceLikeMongoDB(t *testing.T) {
+	address := mongotest.Shared(t)
+	statedbtest.RunWith(t, statedbtest.Options{Only: func(name string) bool { return !isFeed(name) }}, func(t *testing.T) statedb.DB {
+		opts := optionsFor(address)
+		opts.likeMongoDB = true
+		return open(t, opts)
+	})
+}
+
+// TestConformanceOfPolling follows changes without a change stream where the
+// server has them.
+func TestConformanceOfPolling(t *testing.T) {
+	address := mongotest.Shared(t)
+	db := open(t, optionsFor(address))
+	defer db.Close()
+	if !db.server.streams(db.opts) {
+		t.Skip("TestConformance polls here")
+	}
+	statedbtest.RunWith(t, statedbtest.Options{Only: isFeed}, func(t *testing.T) statedb.DB {
+		opts := optionsFor(address)
+		opts.poll = true
+		return open(t, opts)
 	})
 }

@@ -24,7 +24,7 @@ const (
 
 // poll follows a collection by reading the ids and revisions of all documents
 // again and again, and telling of those that differ from the time before. It
-// costs the server a scan each time and the node some 40 bytes a document.
+// costs the server a scan each time and the node some 100 bytes a document.
 // Of documents that were removed it tells nothing. A token is good for nothing
 // but telling the collection: after a resume all rows come again.
 type poll struct {

@@ -55,7 +55,7 @@ func (db *DB) lookUp(ctx context.Context, collection *mongo.Collection, ids []st
 	if len(wanted) == 0 {
 		return found, nil
 	}
-	if db.server.substitute && len(wanted) <= fewDocuments {
+	if db.cautious() && len(wanted) <= fewDocuments {
 		return found, lookUpEach(ctx, collection, wanted, fields, found)
 	}
 	cursor, err := collection.Find(ctx, bson.D{{Key: fieldID, Value: bson.D{{Key: "$in", Value: wanted}}}}, findOptions(fields))

@@ -23,13 +23,13 @@ func setOf(version int32, members ...member) bson.D {
 }
 
 func TestAddMember(t *testing.T) {
-	old := setOf(4, member{0, "a:27017"}, member{5, "b:27017"})
-	before := setOf(4, member{0, "a:27017"}, member{5, "b:27017"})
+	old := setOf(4, member{5, "a:27017"}, member{0, "b:27017"})
+	before := setOf(4, member{5, "a:27017"}, member{0, "b:27017"})
 	got, needed, err := addMember(old, "c:1")
 	if err != nil || !needed {
 		t.Fatalf("%v, %v", needed, err)
 	}
-	want := setOf(4, member{0, "a:27017"}, member{5, "b:27017"})
+	want := setOf(4, member{5, "a:27017"}, member{0, "b:27017"})
 	want[1].Value = int64(5)
 	want[3].Value = append(want[3].Value.(bson.A), bson.D{{Key: "_id", Value: int32(6)}, {Key: "host", Value: "c:1"}})
 	if !reflect.DeepEqual(got, want) {

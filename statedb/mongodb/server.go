@@ -33,6 +33,9 @@ type server struct {
 	substitute bool
 }
 
+// cautious reports whether the server gets commands made for FerretDB.
+func (db *DB) cautious() bool { return db.server.substitute && !db.opts.likeMongoDB }
+
 // String names the server for the log.
 func (s *server) String() string {
 	switch {
@@ -80,20 +83,10 @@ type build struct {
 // one after the other.
 var oldest = [2]int32{4, 4}
 
-// greet asks the server what it is and whether it knows the user, and returns
-// the database that does. In 0.10.0 that is the ledger's own; MongoDB's custom
-// is admin.
-func (db *DB) greet(ctx context.Context) (source string, err error) {
-	for _, source = range []string{db.opts.Name, "admin"} {
-		if err = db.greetAs(ctx, source); codeOf(err) != codeLoginFailed {
-			break
-		}
-	}
-	return source, db.fault(ctx, err)
-}
-
-func (db *DB) greetAs(ctx context.Context, source string) error {
-	client, err := mongo.Connect(db.clientOptions(source, "")) // to just this server
+// greet asks the server what it is, and initiates its replica set if that is
+// still to be done. It says nothing of the user: none may be there yet.
+func (db *DB) greet(ctx context.Context) error {
+	client, err := mongo.Connect(db.clientOptions("", ""))
 	if err != nil {
 		return refuse("the settings for MongoDB do not fit: %v", err)
 	}

@@ -88,9 +88,9 @@ func (f *finder) read(segments []segment, sort, hint bson.D, wanted func(canonic
 		}
 		if !f.db.server.substitute {
 			opts.SetAllowDiskUse(true)
-			if hint != nil {
-				opts.SetHint(hint)
-			}
+		}
+		if f.hints && hint != nil {
+			opts.SetHint(hint)
 		}
 		return opts
 	}

@@ -53,6 +53,9 @@ func (db *DB) openStream(outer context.Context, table string, p place) (*stream,
 func (s *stream) place() place { return s.at }
 
 func (s *stream) close() {
+	if s.session == nil {
+		return
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.db.opts.ConnectTimeout)
 	defer cancel()
 	if s.cursor != 0 {
@@ -61,6 +64,7 @@ func (s *stream) close() {
 		s.cursor = 0
 	}
 	s.session.EndSession(ctx)
+	s.session = nil
 }
 
 // streamAnswer is the answer to a command that opens or reads a change stream.

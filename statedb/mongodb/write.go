@@ -228,6 +228,8 @@ func (b *batch) replace(ctx context.Context, writes []write) error {
 		lock := lockOf(b.db.address + "/" + b.db.opts.Name)
 		lock.Lock()
 		defer lock.Unlock()
+	}
+	if b.db.cautious() {
 		var err error
 		if writes, err = b.current(ctx, writes); err != nil || len(writes) == 0 {
 			return err
@@ -267,7 +269,7 @@ func (b *batch) replace(ctx context.Context, writes []write) error {
 func (db *DB) at(w write) bson.D {
 	filter := bson.D{{Key: fieldID, Value: w.id}}
 	switch {
-	case db.server.substitute: // the revision was compared before
+	case db.cautious(): // the revision was compared before
 		return filter
 	case w.old == foreignRev:
 		text := bson.D{{Key: "$eq", Value: bson.A{bson.D{{Key: "$type", Value: "$" + fieldRev}}, "string"}}}

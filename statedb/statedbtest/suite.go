@@ -28,6 +28,9 @@ type Options struct {
 	// Skip names tests that a server cannot pass, with the reason. It is for
 	// substitutes of the real thing.
 	Skip map[string]string
+	// Only chooses tests by name, for what an adapter does in two ways. Nil
+	// runs all.
+	Only func(name string) bool
 }
 
 // patience is how long the suite waits for anything before it fails.
@@ -83,6 +86,9 @@ func RunWith(t *testing.T, opts Options, open func(t *testing.T) statedb.DB) {
 		{"FeedTokens", testFeedTokens},
 		{"FeedEnds", testFeedEnds},
 	} {
+		if opts.Only != nil && !opts.Only(test.name) {
+			continue
+		}
 		t.Run(test.name, func(t *testing.T) {
 			if reason, ok := opts.Skip[test.name]; ok {
 				t.Skip("not tested: " + reason)
