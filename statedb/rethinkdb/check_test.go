@@ -116,6 +116,10 @@ func TestLargestDocuments(t *testing.T) {
 		body := `{"a":"` + strings.Repeat(part, (maxDocument-frame)/len(part)) + `"}`
 		writes = append(writes, statedb.Write{ID: fmt.Sprint("l", i), Body: parse(t, body).Bytes()})
 	}
+	for i := range 3 { // in one query
+		body := []byte(`{"a":"` + strings.Repeat("<", maxRequestBytes/3-100) + `"}`)
+		writes = append(writes, statedb.Write{ID: fmt.Sprint("m", i), Body: body})
+	}
 	revs := write(t, db, writes...)
 	for i := range writes {
 		writes[i].Rev = revs[i]

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -339,11 +340,14 @@ func TestCut(t *testing.T) {
 	}
 	// An idle connection that broke meanwhile is not used.
 	proxy.Cut()
-	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		if c := db.takeIdle(); c == nil {
-			break
-		} else if db.release(c); time.Now().After(deadline) {
-			t.Fatal("a broken connection is still kept")
+	allBroken := func() bool {
+		db.mu.Lock()
+		defer db.mu.Unlock()
+		return !slices.ContainsFunc(db.idle, func(c *conn) bool { return !c.isBroken() })
+	}
+	for deadline := time.Now().Add(patience); !allBroken(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("a connection that was cut is not known to be broken")
 		}
 	}
 	if _, err := db.Get(t.Context(), table, []string{"x"}); err != nil {

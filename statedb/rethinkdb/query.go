@@ -34,7 +34,7 @@ func encodeQuery(term r.Term, opts options) ([]byte, error) {
 	if _, ok := opts["array_limit"]; !ok {
 		opts["array_limit"] = arrayLimit
 	}
-	// Escaping < and > would make six bytes of one, and 64 MB are the limit.
+	// Escaping < and > would make six bytes of one.
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
 	encoder.SetEscapeHTML(false)

@@ -95,8 +95,9 @@ const (
 	// writers: small batches at a time that are durable soonest together; the
 	// server syncs what several connections write at once.
 	writers = 4
-	// maxDocument in bytes. RethinkDB advises 16 MB at most and takes queries
-	// of 64 MB, in which a document's quotation marks take two bytes.
+	// maxDocument in bytes. RethinkDB advises 16 MB at most, and takes 24 MB; a
+	// query may have 128 MB, in which a document's quotation marks take two
+	// bytes. What is larger than this makes every page and batch with it slow.
 	maxDocument = 8 << 20
 )
 
