@@ -20,10 +20,10 @@ func testKill(t *testing.T, newNode nodeMaker) {
 		wiped          func(*node) []string
 		withoutReasons bool
 	}{
-		{"nothing deleted", 3, 10, func(*node) []string { return nil }, false},
-		{"chainstate deleted", 1, 4, func(n *node) []string { return []string{n.chainstate()} }, false},
-		{"journal deleted", 1, 4, func(n *node) []string { return []string{n.journal()} }, true},
-		{"state deleted", 1, 4, func(n *node) []string { return []string{n.state()} }, true},
+		{"nothing deleted", 2, 5, func(*node) []string { return nil }, false},
+		{"chainstate deleted", 1, 2, func(n *node) []string { return []string{n.chainstate()} }, false},
+		{"journal deleted", 1, 2, func(n *node) []string { return []string{n.journal()} }, true},
+		{"state deleted", 1, 2, func(n *node) []string { return []string{n.state()} }, true},
 	} {
 		t.Run(part.name, func(t *testing.T) {
 			rounds := part.rounds
