@@ -174,6 +174,9 @@ func TestDatabaseHangs(t *testing.T) {
 			t.Fatal(err)
 		}
 		l.wantRecovery(t, "a hang")
+		for range 2 {
+			l.goesOn(t)
+		}
 		l.wantAll(t)
 	})
 }

@@ -4,8 +4,10 @@ import (
 	"encoding/json"
 	"net/http"
 	"os"
+	"strings"
 	"testing"
 
+	"github.com/couchledger/couchledger/configs"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
@@ -61,7 +63,7 @@ func testVectors(t *testing.T, newNode nodeMaker) {
 	}
 	// The invalid ones come first: once a valid one of the same id is in the
 	// ledger, it would be taken for a repetition.
-	posted, refused := 0, 0
+	posted, refused, unheld := 0, 0, 0
 	for _, v := range file.Transactions {
 		if v.Valid {
 			continue
@@ -94,7 +96,18 @@ func testVectors(t *testing.T, newNode nodeMaker) {
 			n.start()
 			history(tx)
 		}
-		a := n.want(t, http.MethodPost, transactionsPath, v.Transaction, http.StatusAccepted)
+		a, err := n.do(http.MethodPost, transactionsPath, v.Transaction)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a.status == http.StatusBadRequest && n.backend == configs.MongoDB && strings.Contains(messageOf(a), "FerretDB does not hold an array in an array") {
+			t.Logf("%s: %s", v.Name, messageOf(a)) // MongoDB itself does
+			unheld++
+			continue
+		}
+		if a.status != http.StatusAccepted {
+			t.Fatalf("%s: got %v", v.Name, a)
+		}
 		if string(a.body) != string(tx.Bytes()) {
 			t.Errorf("%s: got %s, want %s", v.Name, a.body, tx.Bytes())
 		}
@@ -104,7 +117,7 @@ func testVectors(t *testing.T, newNode nodeMaker) {
 		}
 		posted++
 	}
-	if posted+refused != 26 {
-		t.Errorf("posted %d and refused %d, want all 26", posted, refused)
+	if posted+refused+unheld != 26 || unheld > 1 {
+		t.Errorf("posted %d and refused %d, and %d the database does not hold, want all 26", posted, refused, unheld)
 	}
 }
