@@ -13,7 +13,6 @@ package couchdb
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -200,43 +199,10 @@ func (o allOptions) Apply(target any) {
 	}
 }
 
-const (
-	firstWait = 250 * time.Millisecond
-	lastWait  = 8 * time.Second
-)
-
 // connect waits for the server.
 func (db *DB) connect(ctx context.Context) error {
-	wait := firstWait
-	for try := 1; ; try++ {
-		err := db.greet(ctx)
-		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		var untrusted *tls.CertificateVerificationError
-		if errors.As(err, &untrusted) {
-			return fmt.Errorf("the certificate of CouchDB at %s is not trusted; database.ca_cert names the file of its authority: %w", db.url, err)
-		}
-		if try == db.opts.MaxTries {
-			return fmt.Errorf("CouchDB at %s does not answer, tried %d times: %w", db.url, try, err)
-		}
-		db.log.Warn("CouchDB does not answer yet; trying again", "url", db.url, "try", try, "of", db.opts.MaxTries, "after", wait, "error", err)
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-		wait = min(2*wait, lastWait)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	server := statedb.Server{Product: "CouchDB", Address: db.url, MaxTries: db.opts.MaxTries, Log: db.log}
+	return server.Reach(ctx, db.greet)
 }
 
 // Close releases the connection. Open feeds end with ErrClosed.

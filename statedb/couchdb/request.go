@@ -68,7 +68,7 @@ func (db *DB) do(ctx context.Context, r request) ([]byte, error) {
 func (db *DB) pause(ctx context.Context, d time.Duration) error {
 	ctx, cancel := db.bound(ctx)
 	defer cancel()
-	if err := sleep(ctx, d); err != nil {
+	if err := statedb.Sleep(ctx, d); err != nil {
 		return db.fault(ctx, err)
 	}
 	return nil

@@ -14,7 +14,6 @@ package mongodb
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -104,9 +103,6 @@ const (
 	// limit. The worst is an array of small numbers: two bytes each in JSON, up
 	// to thirteen in BSON, which writes every element's place as digits.
 	maxDocumentBytes = 2_500_000
-	// firstWait and lastWait are between attempts to reach the server.
-	firstWait = 250 * time.Millisecond
-	lastWait  = 8 * time.Second
 )
 
 func (o *Options) setDefaults() {
@@ -171,25 +167,8 @@ func Open(ctx context.Context, opts Options) (*DB, error) {
 
 // connect waits for the server.
 func (db *DB) connect(ctx context.Context) error {
-	wait := firstWait
-	for try := 1; ; try++ {
-		err := db.reach(ctx)
-		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		var untrusted *tls.CertificateVerificationError
-		if errors.As(err, &untrusted) {
-			return fmt.Errorf("the certificate of MongoDB at %s is not trusted; database.ca_cert names the file of its authority: %w", db.address, err)
-		}
-		if try == db.opts.MaxTries {
-			return fmt.Errorf("MongoDB at %s does not answer, tried %d times: %w", db.address, try, err)
-		}
-		db.log.Warn("MongoDB does not answer yet; trying again", "address", db.address, "try", try, "of", db.opts.MaxTries, "after", wait, "error", err)
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-		wait = min(2*wait, lastWait)
-	}
+	server := statedb.Server{Product: "MongoDB", Address: db.address, MaxTries: db.opts.MaxTries, Log: db.log}
+	return server.Reach(ctx, db.reach)
 }
 
 // reach greets the server over a connection of its own, which needs nothing to
@@ -253,17 +232,6 @@ func (db *DB) clientOptions(source, set string) *options.ClientOptions {
 		opts.SetAuth(options.Credential{AuthMechanism: "MONGODB-X509", AuthSource: "$external", Username: db.opts.Login})
 	}
 	return opts
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
 }
 
 // Close releases the connection. Open feeds end with ErrClosed.

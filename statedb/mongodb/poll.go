@@ -89,7 +89,7 @@ func (p *poll) next(ctx context.Context) (statedb.Batch, error) {
 
 // look begins to read the collection, when it is time.
 func (p *poll) look(ctx context.Context) error {
-	if err := sleep(ctx, p.pause); err != nil {
+	if err := statedb.Sleep(ctx, p.pause); err != nil {
 		return err
 	}
 	if err := p.sameCollection(ctx); err != nil {

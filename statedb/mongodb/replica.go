@@ -39,7 +39,7 @@ func (db *DB) initiate(ctx context.Context, admin *mongo.Database) (greeting, er
 		if err != nil || g.Primary {
 			return g, err
 		}
-		if err := sleep(ctx, setPause); err != nil {
+		if err := statedb.Sleep(ctx, setPause); err != nil {
 			return g, err
 		}
 	}
@@ -131,7 +131,7 @@ func (db *DB) reconfigure(outer context.Context, hosts []string, change func(bso
 			if code := codeOf(err); code != codeConfigInProgress && code != codeConfigNotCommitted && code != codeConfigIncompatible || time.Now().After(deadline) {
 				return fmt.Errorf("change the replica set for %s: %w", host, db.fault(outer, err))
 			}
-			if err := sleep(outer, setPause); err != nil {
+			if err := statedb.Sleep(outer, setPause); err != nil {
 				return err
 			}
 		}

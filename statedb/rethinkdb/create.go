@@ -43,7 +43,7 @@ func (db *DB) Create(ctx context.Context) (created bool, err error) {
 			return c.mine != "" && err == nil, err
 		}
 		// Another server has told of a second one only now.
-		if err := sleep(ctx, statusPause); err != nil {
+		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return false, err
 		}
 	}
@@ -109,7 +109,7 @@ func (c *creation) database(ctx context.Context) error {
 	}
 	c.mine = made.Text()
 	if n, err := c.db.servers(ctx); err == nil && n > 1 {
-		return sleep(ctx, settling)
+		return statedb.Sleep(ctx, settling)
 	}
 	return nil
 }
@@ -140,7 +140,7 @@ func (c *creation) yield(ctx context.Context) error {
 		if time.Since(begun) > c.db.opts.RequestTimeout {
 			return fmt.Errorf("%w: delete all but one of %s from the table %s of the database %s", errAmbiguous, ids.Bytes(), table, systemDatabase)
 		}
-		if err := sleep(ctx, statusPause); err != nil {
+		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return err
 		}
 	}
@@ -165,7 +165,7 @@ func (c *creation) awaitCreator(ctx context.Context) (missing []string, err erro
 		if len(missing) == 0 || time.Since(last) > grace {
 			return missing, nil
 		}
-		if err := sleep(ctx, statusPause); err != nil {
+		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return nil, err
 		}
 	}

@@ -42,7 +42,7 @@ func (r *reader) run(ctx context.Context, t *testing.T, db *DB) {
 			t.Errorf("the feed ended with %v, want ErrUnavailable", err)
 			return
 		}
-		_ = sleep(ctx, 50*time.Millisecond)
+		_ = statedb.Sleep(ctx, 50*time.Millisecond)
 	}
 }
 

@@ -78,7 +78,7 @@ func (db *DB) DeployIndexes(ctx context.Context, table string, indexes []statedb
 			told = time.Now()
 			progress(building)
 		}
-		if err := sleep(ctx, statusPause); err != nil {
+		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return err
 		}
 	}

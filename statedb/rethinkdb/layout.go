@@ -80,7 +80,7 @@ func (db *DB) awaitReplicas(ctx context.Context, table string) error {
 		if err != nil || ready.Bool() {
 			return err
 		}
-		if err := sleep(ctx, statusPause); err != nil {
+		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return err
 		}
 	}

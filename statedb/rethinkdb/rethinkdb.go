@@ -16,7 +16,6 @@ package rethinkdb
 import (
 	"context"
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -168,47 +167,16 @@ func Open(ctx context.Context, opts Options) (*DB, error) {
 	return db, nil
 }
 
-const (
-	firstWait = 250 * time.Millisecond
-	lastWait  = 8 * time.Second
-)
-
 // connect waits for the server.
 func (db *DB) connect(ctx context.Context) error {
-	wait := firstWait
-	for try := 1; ; try++ {
+	server := statedb.Server{Product: "RethinkDB", Address: db.address, MaxTries: db.opts.MaxTries, Log: db.log}
+	return server.Reach(ctx, func(ctx context.Context) error {
 		c, err := db.acquire(ctx)
 		if err == nil {
 			db.release(c)
-			return nil
 		}
-		if !errors.Is(err, statedb.ErrUnavailable) || ctx.Err() != nil {
-			return err
-		}
-		var untrusted *tls.CertificateVerificationError
-		if errors.As(err, &untrusted) {
-			return fmt.Errorf("the certificate of RethinkDB at %s is not trusted; database.ca_cert names the file of its authority: %w", db.address, err)
-		}
-		if try == db.opts.MaxTries {
-			return fmt.Errorf("RethinkDB at %s does not answer, tried %d times: %w", db.address, try, err)
-		}
-		db.log.Warn("RethinkDB does not answer yet; trying again", "address", db.address, "try", try, "of", db.opts.MaxTries, "after", wait, "error", err)
-		if err := sleep(ctx, wait); err != nil {
-			return err
-		}
-		wait = min(2*wait, lastWait)
-	}
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+		return err
+	})
 }
 
 // Close releases the connections. Open feeds end with ErrClosed.
