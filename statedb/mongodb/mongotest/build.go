@@ -55,7 +55,7 @@ func build() (string, error) {
 		return program, nil
 	}
 	unfinished := program + ".new"
-	command := exec.Command("go", "build", "-trimpath", "-o", unfinished, ".")
+	command := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", unfinished, ".")
 	command.Dir = source
 	// A workspace, or flags of whoever runs the tests, are not of this module.
 	command.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=-mod=readonly")
