@@ -109,7 +109,12 @@ func eachBackend(t *testing.T, test func(t *testing.T, newNode nodeMaker)) {
 // eachServer runs a test for every backend that is a server.
 func eachServer(t *testing.T, test func(t *testing.T, b backend)) {
 	for _, b := range servers {
-		t.Run(b.name, func(t *testing.T) { test(t, b) })
+		t.Run(b.name, func(t *testing.T) {
+			if testing.Short() && b.name == configs.MongoDB {
+				t.Skip("not tested with -short: FerretDB, which stands in for MongoDB, is slow")
+			}
+			test(t, b)
+		})
 	}
 }
 

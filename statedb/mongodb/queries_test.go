@@ -14,6 +14,9 @@ import (
 
 // TestQueriesOverHTTP runs a node on MongoDB and queries it.
 func TestQueriesOverHTTP(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not tested with -short: FerretDB is slow")
+	}
 	a := mongotest.Shared(t)
 	db, err := mongodb.Open(t.Context(), mongodb.Options{
 		Host: a.Host, Port: a.Port, Login: a.Login, Password: a.Password,
