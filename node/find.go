@@ -168,8 +168,10 @@ func (f *finder) tryIndex(ctx context.Context, ask func() error) error {
 
 // explain puts an error of the database's into the node's terms.
 func (f *finder) explain(err error) error {
-	if name := f.undeployed(); name != "" && (errors.Is(err, statedb.ErrScan) || errors.Is(err, statedb.ErrNoIndex)) {
-		return fmt.Errorf("%w: %s is not deployed yet", statedb.ErrBuilding, name)
+	if errors.Is(err, statedb.ErrScan) || errors.Is(err, statedb.ErrNoIndex) {
+		if name := f.undeployed(); name != "" {
+			return fmt.Errorf("%w: %s is not deployed yet", statedb.ErrBuilding, name)
+		}
 	}
 	switch {
 	case errors.Is(err, statedb.ErrBadBookmark):

@@ -14,11 +14,6 @@ import (
 	"github.com/couchledger/couchledger/statedb/mango"
 )
 
-// lookAhead is how many rows are read beyond a full page to see whether it was
-// the last one. If that does not tell, there is a bookmark, and the page after
-// it may be empty.
-const lookAhead = 1000
-
 // query is a Query made ready, with the index that it reads.
 type query struct {
 	*keyset.Query
@@ -161,7 +156,7 @@ func (f *finder) run(ctx context.Context) error {
 		if full {
 			beyond++
 		}
-		if beyond > lookAhead {
+		if beyond > keyset.LookAhead {
 			return f.bookmark()
 		}
 		found, err := f.row(iter, full)

@@ -163,7 +163,7 @@ func TestLooksAheadSoFar(t *testing.T) {
 	if err != nil || len(page.Documents) != 2 || page.Bookmark == "" || page.Warning != ScanWarning {
 		t.Fatalf("got %d documents, bookmark %q, warning %q, %v", len(page.Documents), page.Bookmark, page.Warning, err)
 	}
-	if read > 2+lookAhead {
+	if read > 2+LookAhead {
 		t.Errorf("%d rows were read", read)
 	}
 }

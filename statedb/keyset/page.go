@@ -12,10 +12,10 @@ import (
 	"github.com/couchledger/couchledger/statedb/mango"
 )
 
-// lookAhead is how many rows are read beyond a full page to see whether it was
+// LookAhead is how many rows are read beyond a full page to see whether it was
 // the last one. If that does not tell, there is a bookmark, and the page after
 // it may be empty.
-const lookAhead = 1000
+const LookAhead = 1000
 
 // Row is a document as an adapter read it, without _id and _rev in its body.
 type Row struct {
@@ -68,7 +68,7 @@ func (q *Query) Page(ctx context.Context, limit int, sources ...Source) (statedb
 		}
 		rows := 0
 		if full || len(page.Documents) == limit {
-			rows = lookAhead
+			rows = LookAhead
 		}
 		if err := r.advance(ctx, rows); err != nil {
 			return page, err
