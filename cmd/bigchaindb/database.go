@@ -113,5 +113,5 @@ func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 		return err
 	}
 	// What the node remembers of this ledger binds it to nothing any more.
-	return node.RemoveState(settings.State.Path)
+	return errors.Join(node.RemoveState(settings.State.Path), os.RemoveAll(verifyFolder(settings)))
 }
