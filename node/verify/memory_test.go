@@ -124,8 +124,8 @@ func TestPatience(t *testing.T) {
 		t.Errorf("got %v, want the source's error", err)
 	}
 	m.before = func(string, statedb.Range) error { return statedb.ErrUnavailable }
-	rules := &verifier{source: m, workers: 1}
-	if _, err := rules.run(t.Context()); !errors.Is(err, statedb.ErrUnavailable) {
+	impatient := &verifier{source: m, workers: 1}
+	if _, err := impatient.run(t.Context()); !errors.Is(err, statedb.ErrUnavailable) {
 		t.Errorf("got %v, want the source's error once patience is over", err)
 	}
 }
