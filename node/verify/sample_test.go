@@ -33,13 +33,20 @@ type sample struct {
 // makeSample has a node make a ledger of about n transactions.
 func makeSample(t testing.TB, n int) *sample {
 	t.Helper()
+	return makeSampleOf(t, n, 3)
+}
+
+// makeSampleOf makes only so many rounds of transactions: CREATEs, TRANSFERs of
+// one output, TRANSFERs of two.
+func makeSampleOf(t testing.TB, n, rounds int) *sample {
+	t.Helper()
 	db, err := embedded.Open(t.TempDir(), embedded.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { db.Close() })
 	s := &sample{t: t, db: db, key: ledger.GenerateKeyPair(), alice: ledger.GenerateKeyPair()}
-	s.run(s.load(n))
+	s.run(s.load(n)[:rounds])
 	s.look()
 	return s
 }
