@@ -18,6 +18,11 @@ import (
 // scratchFormat is that of the records. A store of another format is made anew.
 const scratchFormat = "1"
 
+// scratchSize is as much memory as the chainstate takes, but rather for what is
+// written: facts are read in order, once, and large memory tables spare a good
+// part of the compaction.
+var scratchSize = kv.Size{Cache: 16 << 20, MemTable: 32 << 20}
+
 // Names of meta records.
 const (
 	metaFormat = "format"
@@ -38,7 +43,7 @@ type scratch struct {
 // openScratch opens or begins the store in a folder. resumed says that it holds
 // an unfinished run.
 func openScratch(folder, ledger string) (s *scratch, resumed bool, err error) {
-	store, err := kv.Open(folder, kv.Large, nil)
+	store, err := kv.Open(folder, scratchSize, nil)
 	if err != nil {
 		return nil, false, fmt.Errorf("the scratch store: %w", err)
 	}
