@@ -83,7 +83,11 @@ func (v *verifier) recordBlock(block *ledger.Block, b *pebble.Batch) error {
 		var invalid *ledger.ValidationError
 		switch {
 		case errors.As(err, &invalid):
-			fail(ruleOf[invalid.Kind], invalid.Reason)
+			rule, ok := ruleOf[invalid.Kind]
+			if !ok { // of other rules than the documents'
+				rule = BlockShape
+			}
+			fail(rule, invalid.Reason)
 		case err != nil:
 			return err
 		}

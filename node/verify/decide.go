@@ -82,19 +82,16 @@ func (v *verifier) decideBlocks(ctx context.Context) (err error) {
 		} else {
 			block = id(votes.Key()[1:])
 		}
-		ballots, err := ballotsOn(block, votes)
-		if err != nil {
-			return err
-		}
+		var err error
 		if known {
 			var facts blockFacts
 			if facts, err = readBlock(blocks.Value()); err == nil {
-				err = v.decide(block, facts, ballots, decisions)
+				err = v.decide(block, facts, votes, decisions)
 			}
 			blocks.Next()
 			v.progress.add(1, block.String())
 		} else {
-			err = v.missing(block, ballots, decisions)
+			err = v.missing(block, votes, decisions)
 		}
 		if err != nil {
 			return err
@@ -106,37 +103,37 @@ func (v *verifier) decideBlocks(ctx context.Context) (err error) {
 	return votes.Error()
 }
 
-// ballotsOn reads the votes on a block, at which the iterator stands if there
-// are any.
-func ballotsOn(block id, votes *pebble.Iterator) (ballots []ballot, err error) {
-	for votes.Valid() && id(votes.Key()[1:1+idSize]) == block {
+// eachBallot calls do with the votes on a block, at which the iterator stands if
+// there are any. Strangers may have written any number.
+func (v *verifier) eachBallot(block id, votes *pebble.Iterator, do func(ballot) error) error {
+	for ; votes.Valid() && id(votes.Key()[1:1+idSize]) == block; votes.Next() {
+		v.report.Votes++
 		vote, err := readRanked(votes.Value())
-		if err != nil {
-			return nil, err
+		if err == nil {
+			err = do(ballot{string(votes.Key()[1+idSize:]), vote})
 		}
-		ballots = append(ballots, ballot{string(votes.Key()[1+idSize:]), vote})
-		votes.Next()
+		if err != nil {
+			return err
+		}
 	}
-	return ballots, nil
+	return nil
 }
 
 // missing looks into votes on a block that is not there, or damaged.
-func (v *verifier) missing(block id, ballots []ballot, w setter) error {
-	v.report.Votes += len(ballots)
+func (v *verifier) missing(block id, votes *pebble.Iterator, w setter) error {
 	members := 0
-	for _, vote := range ballots {
-		if _, member := v.voters[vote.voter]; !member && v.history.genesis != "" {
-			err := find(w, classTogether, Finding{Table: statedb.Votes, ID: ledger.VoteID(block.String(), vote.voter), Rule: VoteVoter,
-				Seen: "its voter was never a member of the federation"})
-			if err != nil {
-				return err
+	err := v.eachBallot(block, votes, func(vote ballot) error {
+		if _, member := v.voters[vote.voter]; member || v.history.genesis == "" {
+			if vote.lap <= v.subject {
+				members++
 			}
-		} else if vote.lap <= v.subject {
-			members++
+			return nil
 		}
-	}
-	if members == 0 {
-		return nil
+		return find(w, classTogether, Finding{Table: statedb.Votes, ID: ledger.VoteID(block.String(), vote.voter), Rule: VoteVoter,
+			Seen: "its voter was never a member of the federation"})
+	})
+	if err != nil || members == 0 {
+		return err
 	}
 	there, err := v.scratch.bigchainSeen(block.String())
 	if err != nil || there {
@@ -171,10 +168,10 @@ func (v *verifier) foreign(block id, facts blockFacts) (members []string, faults
 }
 
 // decide counts the votes on a block.
-func (v *verifier) decide(block id, facts blockFacts, ballots []ballot, w setter) error {
-	v.report.Votes += len(ballots)
+func (v *verifier) decide(block id, facts blockFacts, votes *pebble.Iterator, w setter) error {
 	if block.String() == v.history.genesis {
 		v.report.Blocks.Valid++
+		// Votes on it are findings of their nodes' chains, and have no rank.
 		return w.Set(key(statusPrefix, block[:]), decision{first: consensus.Valid, now: consensus.Valid}.append(nil), nil)
 	}
 	members, faults := v.foreign(block, facts)
@@ -182,14 +179,11 @@ func (v *verifier) decide(block id, facts blockFacts, ballots []ballot, w setter
 	var d decision
 	var first, now struct{ valid, invalid int }
 	var against []byte
-	for _, vote := range ballots {
+	err := v.eachBallot(block, votes, func(vote ballot) error {
 		about := Finding{Table: statedb.Votes, ID: ledger.VoteID(block.String(), vote.voter)}
 		if !slices.Contains(members, vote.voter) {
 			about.Rule, about.Seen = VoteVoter, "its voter was no member of the federation when the block was made"
-			if err := find(w, classTogether, about); err != nil {
-				return err
-			}
-			continue
+			return find(w, classTogether, about)
 		}
 		early := vote.lap <= v.subject
 		if !vote.valid {
@@ -198,7 +192,7 @@ func (v *verifier) decide(block id, facts blockFacts, ballots []ballot, w setter
 				first.invalid++
 				against = appendText(appendText(against, vote.voter), vote.reason)
 			}
-			continue
+			return nil
 		}
 		now.valid++
 		if early {
@@ -209,10 +203,12 @@ func (v *verifier) decide(block id, facts blockFacts, ballots []ballot, w setter
 		}
 		if len(faults) > 0 {
 			about.Rule, about.Seen = VoteVerdict, fmt.Sprintf("it says valid, but the block breaks %s", faults[0].rule)
-			if err := find(w, classTogether, about); err != nil {
-				return err
-			}
+			return find(w, classTogether, about)
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	d.spends = facts.spends
 	d.now = v.rules.Tally(len(members), now.valid, now.invalid)

@@ -164,10 +164,13 @@ type holder struct {
 	digest [32]byte
 }
 
-// held is a transaction with the blocks that hold it.
+// held is a transaction with the blocks that hold it. Of those that nobody voted
+// for or against, which strangers can make any number of, only the number is
+// kept.
 type held struct {
-	tx  id
-	all []holder
+	tx      id
+	blocks  int
+	against []id
 	// valid are those that are valid by now. There should be one at most.
 	valid []holder
 }
@@ -175,15 +178,17 @@ type held struct {
 func (j *join) transaction(tx id) error {
 	h := held{tx: tx}
 	for ; at(j.holds, tx); j.holds.Next() {
+		h.blocks++
 		block := id(j.holds.Key()[1+idSize:])
 		d, err := j.decision(block)
 		if err != nil {
 			return err
 		}
-		entry := holder{block, d, id(j.holds.Value())}
-		h.all = append(h.all, entry)
+		if d.against {
+			h.against = append(h.against, block)
+		}
 		if d.now == consensus.Valid {
-			h.valid = append(h.valid, entry)
+			h.valid = append(h.valid, holder{block, d, id(j.holds.Value())})
 		}
 	}
 	if err := j.twice(h); err != nil {
@@ -206,11 +211,12 @@ func (j *join) twice(h held) error {
 			}
 		}
 	}
-	for _, entry := range h.all {
-		if entry.against && len(h.all) > 1 {
-			if err := j.excuse(entry.block, excuseTwice); err != nil {
-				return err
-			}
+	if h.blocks < 2 {
+		return nil
+	}
+	for _, block := range h.against {
+		if err := j.excuse(block, excuseTwice); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -240,7 +246,7 @@ func (j *join) document(h held) error {
 	j.derivedCount++
 	if len(h.valid) == 0 {
 		where := "in no block"
-		if len(h.all) > 0 {
+		if h.blocks > 0 {
 			where = "in no valid block"
 		}
 		return j.find(statedb.Transactions, name, DerivedExtra, "", "such a transaction is %s", where)
@@ -266,7 +272,7 @@ func (j *join) document(h held) error {
 func (j *join) spent(h held) error {
 	for at(j.spends, h.tx) {
 		index := binary.BigEndian.Uint32(j.spends.Key()[1+idSize:])
-		var spenders []spender
+		var all rivals
 		for ; at(j.spends, h.tx) && binary.BigEndian.Uint32(j.spends.Key()[1+idSize:]) == index; j.spends.Next() {
 			k := j.spends.Key()[1+idSize+4:]
 			facts, err := readSpend(j.spends.Value())
@@ -277,17 +283,17 @@ func (j *join) spent(h held) error {
 			if s.decision, err = j.decision(s.block); err != nil {
 				return err
 			}
-			spenders = append(spenders, s)
+			all.add(s)
 		}
 		output, err := j.output(h.tx, index)
 		if err != nil {
 			return err
 		}
-		for _, s := range spenders {
+		for _, s := range all.judged {
 			if err := j.spend(h, index, output, s); err != nil {
 				return err
 			}
-			if err := j.rivals(h, index, s, spenders); err != nil {
+			if err := j.rival(h, index, s, all); err != nil {
 				return err
 			}
 		}

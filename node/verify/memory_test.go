@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -127,5 +128,19 @@ func TestPatience(t *testing.T) {
 	impatient := &verifier{source: m, workers: 1}
 	if _, err := impatient.run(t.Context()); !errors.Is(err, statedb.ErrUnavailable) {
 		t.Errorf("got %v, want the source's error once patience is over", err)
+	}
+}
+
+// TestStrangersAreNotKept: of what spends an output only that is kept which a
+// member voted on; others may be any number.
+func TestStrangersAreNotKept(t *testing.T) {
+	var all rivals
+	for i := range 1000 {
+		all.add(spender{tx: id{byte(i), byte(i >> 8)}, decision: decision{now: consensus.Undecided}})
+	}
+	all.add(spender{tx: id{1, 99}, decision: decision{now: consensus.Valid}})
+	all.add(spender{tx: id{2, 99}, decision: decision{now: consensus.Invalid, against: true}})
+	if len(all.judged) != 2 || len(all.any) != 2 || len(all.valid) != 1 {
+		t.Errorf("%d, %d and %d are kept, want 2, 2 and 1", len(all.judged), len(all.any), len(all.valid))
 	}
 }

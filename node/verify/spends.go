@@ -27,12 +27,34 @@ const (
 	excuseAmount    = 'm'
 )
 
+// rivals are all that spend one output.
+type rivals struct {
+	// judged are in valid blocks, or in such that members voted against.
+	judged []spender
+	// two different transactions among all, and two among the valid ones;
+	// strangers can make any number.
+	any, valid []spender
+}
+
+func (r *rivals) add(s spender) {
+	other := func(list []spender) []spender {
+		if len(list) == 0 || len(list) == 1 && list[0].tx != s.tx {
+			return append(list, s)
+		}
+		return list
+	}
+	r.any = other(r.any)
+	if s.now == consensus.Valid {
+		r.valid = other(r.valid)
+	}
+	if s.now == consensus.Valid || s.against {
+		r.judged = append(r.judged, s)
+	}
+}
+
 // spend judges one input by the output that it spends; output is nil when there
 // is none.
 func (j *join) spend(h held, index uint32, output *outputFacts, s spender) error {
-	if s.now != consensus.Valid && s.first != consensus.Valid && !s.against {
-		return nil
-	}
 	// What is missing is held against blocks that the first reading found
 	// valid, everything else against all valid ones.
 	fault := func(judged bool, rule Rule, excuse byte, format string, args ...any) error {
@@ -48,7 +70,7 @@ func (j *join) spend(h held, index uint32, output *outputFacts, s spender) error
 	}
 	early, now := s.first == consensus.Valid, s.now == consensus.Valid
 	switch {
-	case len(h.all) == 0:
+	case h.blocks == 0:
 		return fault(early, InputMissing, excuseInput, "there is no transaction %s", h.tx)
 	case output == nil:
 		return fault(early, InputMissing, excuseInput, "there is no output %d of transaction %s", index, h.tx)
@@ -116,24 +138,20 @@ func (j *join) order(h held, s spender) error {
 	return nil
 }
 
-// rivals looks for other transactions that spend the same output.
-func (j *join) rivals(h held, index uint32, s spender, all []spender) error {
-	conflict := false
-	for _, other := range all {
-		if other.tx == s.tx {
+// rival looks for other transactions that spend the same output.
+func (j *join) rival(h held, index uint32, s spender, all rivals) error {
+	for _, other := range all.valid {
+		if s.now != consensus.Valid || other.tx == s.tx {
 			continue
 		}
-		conflict = true
-		if s.now == consensus.Valid && other.now == consensus.Valid {
-			err := j.find(statedb.Bigchain, s.block.String(), DoubleSpend, s.tx.String(),
-				"input %d: output %d of %s is also spent by %s in block %s", s.input, index, h.tx, other.tx, other.block)
-			if err != nil {
-				return err
-			}
-			break // one of them tells enough
+		err := j.find(statedb.Bigchain, s.block.String(), DoubleSpend, s.tx.String(),
+			"input %d: output %d of %s is also spent by %s in block %s", s.input, index, h.tx, other.tx, other.block)
+		if err != nil {
+			return err
 		}
+		break // one of them tells enough
 	}
-	if conflict && s.against {
+	if s.against && len(all.any) > 1 {
 		return j.excuse(s.block, excuseConflict)
 	}
 	return nil
