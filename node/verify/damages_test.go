@@ -30,9 +30,9 @@ func (s *sample) changedBlocks() []damage {
 		n, _ := v.Int64()
 		return canonical.IntOf(n + 1)
 	}
-	longest := s.blocks[0]
+	longest := s.last() // that has room for one more
 	for _, other := range s.blocks {
-		if len(other.Transactions) > len(longest.Transactions) {
+		if n := len(other.Transactions); n > len(longest.Transactions) && n < ledger.MaxBlockTransactions {
 			longest = other
 		}
 	}
