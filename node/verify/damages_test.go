@@ -30,9 +30,9 @@ func (s *sample) changedBlocks() []damage {
 		n, _ := v.Int64()
 		return canonical.IntOf(n + 1)
 	}
-	longest := s.last() // that has room for one more
+	var longest *ledger.Block // that has room for one more
 	for _, other := range s.blocks {
-		if n := len(other.Transactions); n > len(longest.Transactions) && n < ledger.MaxBlockTransactions {
+		if n := len(other.Transactions); n < ledger.MaxBlockTransactions && (longest == nil || n > len(longest.Transactions)) {
 			longest = other
 		}
 	}

@@ -5,7 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"strconv"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/cockroachdb/pebble/v2"
@@ -199,47 +199,38 @@ type Progress struct {
 // meter counts within a step. Ids are hashes, so the id that was reached tells
 // what fraction is done.
 type meter struct {
-	tell  func(Progress)
-	now   Progress
-	count atomic.Int64
-	turn  chan struct{} // holds a token while nobody tells
+	tell func(Progress)
+
+	mu  sync.Mutex // held while tell runs
+	now Progress
 }
 
 func newMeter(tell func(Progress), steps int) *meter {
-	m := &meter{tell: tell, turn: make(chan struct{}, 1)}
-	m.now.Steps = steps
-	m.turn <- struct{}{}
-	return m
+	return &meter{tell: tell, now: Progress{Steps: steps}}
 }
 
 // begin begins a step.
 func (m *meter) begin(step int, name, unit string) {
-	<-m.turn
-	m.now.Step, m.now.Name, m.now.Unit, m.now.Fraction = step, name, unit, 0
-	m.count.Store(0)
-	m.turn <- struct{}{}
+	m.mu.Lock()
+	m.now.Step, m.now.Name, m.now.Unit, m.now.Fraction, m.now.Count = step, name, unit, 0, 0
+	m.mu.Unlock()
 	m.add(0, "")
 }
 
 // add counts n more, up to an id.
 func (m *meter) add(n int, id string) {
-	m.count.Add(int64(n))
 	const digits = 8
-	if at, err := strconv.ParseUint(id[:min(digits, len(id))], 16, 64); err == nil && len(id) >= digits {
-		m.reached(float64(at) / (1 << (4 * digits)))
-	} else {
-		m.reached(0)
+	fraction := 0.0
+	if len(id) >= digits {
+		if at, err := strconv.ParseUint(id[:digits], 16, 64); err == nil {
+			fraction = float64(at) / (1 << (4 * digits))
+		}
 	}
-}
-
-// reached tells how far the step is, unless it was further already.
-func (m *meter) reached(fraction float64) {
-	<-m.turn
-	defer func() { m.turn <- struct{}{} }()
-	m.now.Fraction = max(m.now.Fraction, fraction)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.now.Count += n
+	m.now.Fraction = max(m.now.Fraction, fraction) // what is checked side by side ends in any order
 	if m.tell != nil {
-		p := m.now
-		p.Count = int(m.count.Load())
-		m.tell(p)
+		m.tell(m.now)
 	}
 }
