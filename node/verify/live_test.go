@@ -33,7 +33,7 @@ func (s *sample) timeline() (start []change, later [][]change) {
 // interleave: what is in flight is no finding. Then it is at rest, and whole.
 func TestLive(t *testing.T) {
 	s := makeSample(t, 400)
-	for seed := range uint64(30) {
+	for seed := range uint64(45) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		m := memoryOf()
 		start, later := s.timeline()
@@ -45,7 +45,10 @@ func TestLive(t *testing.T) {
 			}
 		}
 		advance(random.IntN(len(later)))
-		most := 1 + random.IntN(12)
+		most := 1 // at rest: the node was killed at that moment
+		if seed%3 > 0 {
+			most += 1 + random.IntN(12)
+		}
 		pages := 0
 		m.before = func(string, statedb.Range) error {
 			pages++
