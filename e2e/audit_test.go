@@ -61,6 +61,7 @@ func auditLedger(t testing.TB, n *node, l *load, o auditOptions) *audit {
 		t.Errorf("the node saw faults in its own ledger: got %v, %v, want 0", faults, err)
 	}
 	n.stop()
+	n.wantDone(t, []string{"verify"}, "The ledger is sound.")
 	a.checkStore()
 	return a
 }

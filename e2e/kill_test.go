@@ -47,6 +47,8 @@ func testKill(t *testing.T, newNode nodeMaker) {
 				})
 				anyMoment(random, 300*time.Millisecond)
 				n.kill()
+				// What was under way is no finding.
+				n.wantDone(t, []string{"verify"}, "The ledger is sound.")
 				n.remove(part.wiped(n)...)
 				if random.IntN(3) == 0 { // the restart itself does not get through
 					n.launch()

@@ -48,7 +48,12 @@ func testTwoNodes(t *testing.T, b backend) {
 		}
 		group.Wait()
 	}
-	for range rounds {
+	for round := range rounds {
+		if round == rounds/2 {
+			for _, n := range nodes {
+				n.wantDone(t, []string{"verify", "--url", "http://" + n.addr}, "The ledger is sound.")
+			}
+		}
 		owner, a, b := ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
 		asset := create(t, owner)
 		post(asset, asset) // to both
@@ -94,6 +99,10 @@ func testTwoNodes(t *testing.T, b backend) {
 			t.Errorf("a node saw faults in an honest ledger: %v, %v", faults, err)
 		}
 		n.stop()
+	}
+	out := first.wantDone(t, []string{"verify"}, "The ledger is sound.")
+	if !strings.Contains(out, "members: 2") {
+		t.Errorf("verify: got %q, want 2 members", out)
 	}
 }
 

@@ -144,19 +144,22 @@ func (e *effects) sweep(ctx context.Context) error {
 	cleared := e.cleared
 	e.cleared = nil
 	e.mu.Unlock()
-	if err := e.n.removeFromBacklog(ctx, cleared); err != nil {
-		return err
-	}
 	for last := uint64(0); ; {
 		var group []chainstate.Decision
 		var err error
-		if group, last, err = e.gather(last); err != nil || len(group) == 0 {
+		if group, last, err = e.gather(last); err != nil {
 			return err
+		}
+		if len(group) == 0 {
+			break
 		}
 		if err := e.carryOut(ctx, group); err != nil {
 			return err
 		}
 	}
+	// Last, so that an entry leaves the backlog after its transaction is in the
+	// table for queries: as long as it is there, an audit waits for that.
+	return e.n.removeFromBacklog(ctx, cleared)
 }
 
 // gather collects decisions that are due, up to about one bulk write of

@@ -116,5 +116,8 @@ func dropDatabase(ctx context.Context, settings configs.Settings, logger *slog.L
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	return node.Drop(ctx, db, settings.State.Path)
+	if err := node.Drop(ctx, db, settings.State.Path); err != nil {
+		return err
+	}
+	return os.RemoveAll(verifyFolder(settings))
 }

@@ -198,7 +198,7 @@ func TestOwnIndexesThatAreWrong(t *testing.T) {
 func told(width int) string {
 	var out bytes.Buffer
 	now := time.Unix(1000, 0)
-	p := &buildProgress{out: &out, width: width, now: func() time.Time { return now }}
+	p := &buildProgress{progressLine: progressLine{out: &out, width: width, now: func() time.Time { return now }}}
 	p.tell("backlog", []statedb.IndexState{{Index: statedb.Index{Name: "quick"}, Pending: 1, Total: 1}})
 	for tenth := range 300 {
 		now = now.Add(time.Second / 10)

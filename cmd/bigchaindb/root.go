@@ -30,6 +30,9 @@ const (
 	exitOK      = 0
 	exitFailure = 1
 	exitUsage   = 2
+	// exitUnchecked is verify's when it cannot tell whether the ledger is
+	// sound; exitFailure means there that it is not.
+	exitUnchecked = 2
 )
 
 // usageError is a command line that cannot be followed.
@@ -70,9 +73,13 @@ func run(ctx context.Context, args, environ []string, stdin io.Reader, stdout, s
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var usage *usageError
+	var unchecked *uncheckedError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &unchecked):
+		a.say("bigchaindb: %v", err)
+		return exitUnchecked
 	case errors.As(err, &usage):
 		a.say("bigchaindb: %v", err)
 		a.say("Usage: %s", usage.command.UseLine())
@@ -122,7 +129,7 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.benchCommand(),
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.verifyCommand(), a.benchCommand(),
 		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
 	return root
 }

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 
@@ -155,13 +156,16 @@ func readTimestamp(v canonical.Value) (int64, error) {
 	return n, nil
 }
 
+// ErrSignature is wrapped by what Verify finds wrong with a block's signature.
+var ErrSignature = errors.New("the signature is not its maker's")
+
 // Verify checks the block's id and its maker's signature.
 func (b *Block) Verify() error {
 	if Hash(b.inner) != b.ID {
 		return fmt.Errorf("block %.64s: its id is not the hash of its body", b.ID)
 	}
 	if !verify(b.NodePubkey, b.inner, b.Signature) {
-		return fmt.Errorf("block %s: the signature is not its maker's", b.ID)
+		return fmt.Errorf("block %s: %w", b.ID, ErrSignature)
 	}
 	return nil
 }

@@ -1,0 +1,4 @@
+package client
+
+// DocumentOf is for tests.
+var DocumentOf = documentOf
