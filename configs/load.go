@@ -21,6 +21,8 @@ const (
 	// envLog holds the whole log section as JSON; the names of its settings
 	// go before it.
 	envLog = "BIGCHAINDB_LOG"
+	// EnvToken holds the token that commands show to a running node.
+	EnvToken = "BIGCHAINDB_API_TOKEN"
 )
 
 // defaultFile is the config file's name in the home folder.
@@ -181,7 +183,7 @@ func (l *loader) take(s *setting, value canonical.Value, source string, from ori
 
 // withValue adds what was got to what was expected, unless it is a secret.
 func (s *setting) withValue(err error, value canonical.Value) error {
-	if s.secret || s.path == "keyring" { // whose message tells which of its keys
+	if s.secret || s.unquoted {
 		return err
 	}
 	switch value.Kind() {
@@ -215,7 +217,7 @@ func (l *loader) environment() {
 			l.section(tree, "log.", envLog, from)
 		}
 	}
-	known := map[string]bool{EnvFile: true, envLog: true}
+	known := map[string]bool{EnvFile: true, envLog: true, EnvToken: true}
 	for _, s := range table {
 		known[s.env()] = true
 		l.take(s, canonical.StringOf(l.env[s.env()]), s.env(), from)
@@ -254,6 +256,7 @@ func (l *loader) finish() (Settings, []string, error) {
 	l.checkKeys()
 	l.checkPaths()
 	l.checkServer()
+	l.checkAPI()
 	if len(l.faults) > 0 {
 		return Settings{}, l.warnings, errors.Join(l.faults...)
 	}
