@@ -97,10 +97,10 @@ func New(backend, path string, environ []string) (Settings, []string, error) {
 			l.env[name] = ""
 		}
 	}
-	if other := l.env[envName("database.backend")]; other != "" && !strings.EqualFold(other, backend) {
-		l.warn(fmt.Sprintf("%s=%s in the environment goes before the file's %s", envName("database.backend"), other, backend))
+	if other := l.env[EnvName("database.backend")]; other != "" && !strings.EqualFold(other, backend) {
+		l.warn(fmt.Sprintf("%s=%s in the environment goes before the file's %s", EnvName("database.backend"), other, backend))
 	}
-	l.env[envName("database.backend")] = backend
+	l.env[EnvName("database.backend")] = backend
 	l.environment()
 	return l.finish()
 }
@@ -224,7 +224,7 @@ func (l *loader) environment() {
 	}
 	lines := make(map[string]string, len(retired))
 	for path, line := range retired {
-		lines[envName(path)] = line
+		lines[EnvName(path)] = line
 	}
 	var strangers []string
 	for name := range l.env {
@@ -295,13 +295,13 @@ func (l *loader) checkPaths() {
 	state, data := l.settings.State.Path, l.settings.Database.Path
 	missing := errors.New("there is no config file to put it beside, since HOME is not set: give a folder")
 	if state == "" && l.sources["state.path"] == "" {
-		l.fault("state.path", envName("state.path"), missing)
+		l.fault("state.path", EnvName("state.path"), missing)
 	}
 	if l.settings.Database.Backend != Embedded {
 		return
 	}
 	if data == "" && l.sources["database.path"] == "" {
-		l.fault("database.path", envName("database.path"), missing)
+		l.fault("database.path", EnvName("database.path"), missing)
 	}
 	if state != "" && data != "" && (within(state, data) || within(data, state)) {
 		l.fault("state.path", state, fmt.Errorf("expected a folder apart from database.path, %s", data))

@@ -152,10 +152,10 @@ func TestCasesCoverEverySetting(t *testing.T) {
 	}
 	seen := map[string]string{}
 	for name := range names() {
-		if other := seen[envName(name)]; other != "" && !strings.EqualFold(other, name) {
-			t.Errorf("%s and %s are both %s", other, name, envName(name))
+		if other := seen[EnvName(name)]; other != "" && !strings.EqualFold(other, name) {
+			t.Errorf("%s and %s are both %s", other, name, EnvName(name))
 		}
-		seen[envName(name)] = name
+		seen[EnvName(name)] = name
 	}
 }
 
@@ -244,7 +244,7 @@ func TestEveryMalformedValueIsNamed(t *testing.T) {
 			if json.Unmarshal([]byte(bad), &text) != nil || strings.ContainsRune(text, 0) {
 				continue // no text that an environment could hold
 			}
-			name := envName(c.path)
+			name := EnvName(c.path)
 			_, _, err = load(t, "c", "", name+"="+text)
 			mustName(t, name+"="+text, err, c.path, name, c.expectation)
 		}

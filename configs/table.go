@@ -92,9 +92,10 @@ type setting struct {
 }
 
 // env is the setting's name in the environment.
-func (s *setting) env() string { return envName(s.path) }
+func (s *setting) env() string { return EnvName(s.path) }
 
-func envName(path string) string {
+// EnvName is the name in the environment of a setting's path.
+func EnvName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 

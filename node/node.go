@@ -59,10 +59,10 @@ type Options struct {
 	// MaxBacklog is with how many undecided transactions posts are still
 	// taken. 0 is as many as their bytes allow.
 	MaxBacklog int
-	Queries       QueryOptions
-	Logger        *slog.Logger
-	Registry      prometheus.Registerer // nil: metrics are counted for nobody
-	FS            vfs.FS                // nil: the machine's own file system
+	Queries    QueryOptions
+	Logger     *slog.Logger
+	Registry   prometheus.Registerer // nil: metrics are counted for nobody
+	FS         vfs.FS                // nil: the machine's own file system
 
 	patience time.Duration // of tests: defaultPatience
 }
