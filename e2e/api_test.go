@@ -39,7 +39,7 @@ func (n *node) do(method, path string, body []byte) (answer, error) {
 }
 
 func (n *node) send(method, path string, body io.Reader) (answer, error) {
-	req, err := http.NewRequest(method, "http://"+n.addr+path, body)
+	req, err := http.NewRequest(method, n.scheme+"://"+n.addr+path, body)
 	if err != nil {
 		return answer{}, err
 	}
