@@ -190,7 +190,11 @@ func (s *setting) withValue(err error, value canonical.Value) error {
 	case canonical.Array, canonical.Object:
 		return fmt.Errorf("%w, got an %s", err, value.Kind())
 	case canonical.String:
-		return fmt.Errorf("%w, got %s", err, quoted(value.Text()))
+		text := value.Text()
+		if at := strings.LastIndexByte(text, '@'); at >= 0 { // a login may stand before it
+			text = "…" + text[at:]
+		}
+		return fmt.Errorf("%w, got %s", err, quoted(text))
 	}
 	return fmt.Errorf("%w, got %s", err, strings.Trim(quoted(string(value.Bytes())), `"`))
 }

@@ -283,6 +283,12 @@ func TestErrorsShowNoSecret(t *testing.T) {
 	if mustName(t, "private key", err, "BIGCHAINDB_KEYPAIR_PRIVATE"); strings.Contains(err.Error(), secret) {
 		t.Errorf("the error shows the private key: %v", err)
 	}
+	for _, path := range []string{"database.host", "server.bind", "server.cors.origins"} {
+		_, _, err := load(t, "c", nested(path, `"https://bob:`+secret+`@db.example"`))
+		if mustName(t, path, err, path); !strings.Contains(err.Error(), "…@db.example") || strings.Contains(err.Error(), secret) {
+			t.Errorf("%s with a login: %v", path, err)
+		}
+	}
 	s, _, err := load(t, "c", "", "BIGCHAINDB_KEYPAIR_PRIVATE="+privateKey, "BIGCHAINDB_DATABASE_PASSWORD="+secret)
 	if err != nil {
 		t.Fatal(err)

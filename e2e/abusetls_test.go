@@ -100,7 +100,7 @@ func TestAbuseTLS(t *testing.T) {
 	}
 	good.end(t)
 	a.end()
-	t.Logf("%d rounds with %d streams reset in each", rounds, 2*a.resets)
+	t.Logf("%d rounds, each with up to %d streams opened and reset", rounds, 2*a.resets)
 	n.wantBackTo(t, before)
 	n.mustBecomeValid(t, create(t, ledger.GenerateKeyPair()))
 	if tail := n.tail(10_000); strings.Contains(tail, "panic") {
