@@ -132,6 +132,8 @@ func (a *attack) badRequests() {
 		"GET /" + host + strings.Repeat("X: y\r\n", 100_000) + "\r\n",
 		"GET /" + host + " folded: x\r\n\r\n", "GET /" + host + "No-Colon\r\n\r\n", "GET /" + host + "Sp ace: x\r\n\r\n", "GET /" + host + "X: a\x00b\r\n\r\n",
 		post + "Content-Length: 5\r\nContent-Length: 6\r\n\r\n{}   " + smuggled,
+		post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + smuggled,
+		post + "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n" + smuggled,
 		post + "Content-Length: -1\r\n\r\n" + smuggled,
 		post + "Content-Length: +2\r\n\r\n{}" + smuggled,
 		post + "Content-Length: 99999999999999999999\r\n\r\n{}",

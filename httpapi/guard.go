@@ -22,6 +22,7 @@ const (
 // Values that all answers share: net/http only reads them.
 var (
 	noSniff = []string{"nosniff"}
+	closing = []string{"close"}
 	// noStore: lists and statuses change, and what a token opened is not for a
 	// cache that others read from.
 	noStore = []string{"no-store"}
@@ -40,6 +41,11 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		header[headerRequestID] = []string{requestID(r.Header[headerRequestID])}
 		header[headerNoSniff] = noSniff
 		header[headerCacheControl] = noStore
+		if len(r.TransferEncoding) > 0 {
+			// It may have had a Content-Length, too, by which a proxy reads on:
+			// what follows is then not its next request.
+			header[echo.HeaderConnection] = closing
+		}
 		if s.cors(c) {
 			c.Response().WriteHeader(http.StatusNoContent)
 			s.aside(c, start)

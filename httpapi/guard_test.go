@@ -1,8 +1,11 @@
 package httpapi
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -180,10 +183,30 @@ func TestRateOverHTTP(t *testing.T) {
 	}
 }
 
+// TestChunkedBodiesEndConnections: where such a body ends others may see
+// otherwise, so nothing behind it is taken for a request.
+func TestChunkedBodiesEndConnections(t *testing.T) {
+	_, base := start(t, fakenode.New(), Options{})
+	const next = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+	for body, want := range map[string]int{
+		"Content-Length: 2\r\n\r\n{}": 2, "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n": 1,
+		"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n": 1,
+	} {
+		conn := dialRaw(t, base, "POST /api/v1/transactions HTTP/1.1\r\nHost: x\r\n"+body+next)
+		if err := errors.Join(conn.(*net.TCPConn).CloseWrite(), conn.SetReadDeadline(time.Now().Add(patience))); err != nil {
+			t.Fatal(err)
+		}
+		text, err := io.ReadAll(conn)
+		if got := strings.Count(string(text), "HTTP/1.1 "); err != nil || got != want {
+			t.Errorf("%q: got %d answers, %v, want %d", body, got, err, want)
+		}
+	}
+}
+
 func TestClientOf(t *testing.T) {
 	trusting, plain := New(fakenode.New(), Options{TrustForwarded: true}), New(fakenode.New(), Options{})
 	for header, want := range map[string]string{
-		"": "10.0.0.9", "1.2.3.4": "1.2.3.4", "evil, 1.2.3.4": "1.2.3.4", "1.1.1.1,2.2.2.2:80": "2.2.2.2", "nonsense": "10.0.0.9",
+		"": "10.0.0.9", "1.2.3.4": "1.2.3.4", "evil, 1.2.3.4": "1.2.3.4", "9.9.9.9, 8.8.8.8, 1.2.3.4": "1.2.3.4", "1.1.1.1,2.2.2.2:80": "2.2.2.2", "nonsense": "10.0.0.9",
 		"[2001:db8::1]:80": "2001:db8::1", "::ffff:1.2.3.4": "1.2.3.4", "1.2.3.4,": "10.0.0.9",
 	} {
 		r := httptest.NewRequest(http.MethodGet, "/", nil)
