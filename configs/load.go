@@ -21,6 +21,8 @@ const (
 	// envLog holds the whole log section as JSON; the names of its settings
 	// go before it.
 	envLog = "BIGCHAINDB_LOG"
+	// EnvToken holds the token that commands show to a running node.
+	EnvToken = "BIGCHAINDB_API_TOKEN"
 )
 
 // defaultFile is the config file's name in the home folder.
@@ -95,10 +97,10 @@ func New(backend, path string, environ []string) (Settings, []string, error) {
 			l.env[name] = ""
 		}
 	}
-	if other := l.env[envName("database.backend")]; other != "" && !strings.EqualFold(other, backend) {
-		l.warn(fmt.Sprintf("%s=%s in the environment goes before the file's %s", envName("database.backend"), other, backend))
+	if other := l.env[EnvName("database.backend")]; other != "" && !strings.EqualFold(other, backend) {
+		l.warn(fmt.Sprintf("%s=%s in the environment goes before the file's %s", EnvName("database.backend"), other, backend))
 	}
-	l.env[envName("database.backend")] = backend
+	l.env[EnvName("database.backend")] = backend
 	l.environment()
 	return l.finish()
 }
@@ -181,14 +183,18 @@ func (l *loader) take(s *setting, value canonical.Value, source string, from ori
 
 // withValue adds what was got to what was expected, unless it is a secret.
 func (s *setting) withValue(err error, value canonical.Value) error {
-	if s.secret || s.path == "keyring" { // whose message tells which of its keys
+	if s.secret || s.unquoted {
 		return err
 	}
 	switch value.Kind() {
 	case canonical.Array, canonical.Object:
 		return fmt.Errorf("%w, got an %s", err, value.Kind())
 	case canonical.String:
-		return fmt.Errorf("%w, got %s", err, quoted(value.Text()))
+		text := value.Text()
+		if at := strings.LastIndexByte(text, '@'); at >= 0 { // a login may stand before it
+			text = "…" + text[at:]
+		}
+		return fmt.Errorf("%w, got %s", err, quoted(text))
 	}
 	return fmt.Errorf("%w, got %s", err, strings.Trim(quoted(string(value.Bytes())), `"`))
 }
@@ -215,14 +221,14 @@ func (l *loader) environment() {
 			l.section(tree, "log.", envLog, from)
 		}
 	}
-	known := map[string]bool{EnvFile: true, envLog: true}
+	known := map[string]bool{EnvFile: true, envLog: true, EnvToken: true}
 	for _, s := range table {
 		known[s.env()] = true
 		l.take(s, canonical.StringOf(l.env[s.env()]), s.env(), from)
 	}
 	lines := make(map[string]string, len(retired))
 	for path, line := range retired {
-		lines[envName(path)] = line
+		lines[EnvName(path)] = line
 	}
 	var strangers []string
 	for name := range l.env {
@@ -254,6 +260,7 @@ func (l *loader) finish() (Settings, []string, error) {
 	l.checkKeys()
 	l.checkPaths()
 	l.checkServer()
+	l.checkAPI()
 	if len(l.faults) > 0 {
 		return Settings{}, l.warnings, errors.Join(l.faults...)
 	}
@@ -292,13 +299,13 @@ func (l *loader) checkPaths() {
 	state, data := l.settings.State.Path, l.settings.Database.Path
 	missing := errors.New("there is no config file to put it beside, since HOME is not set: give a folder")
 	if state == "" && l.sources["state.path"] == "" {
-		l.fault("state.path", envName("state.path"), missing)
+		l.fault("state.path", EnvName("state.path"), missing)
 	}
 	if l.settings.Database.Backend != Embedded {
 		return
 	}
 	if data == "" && l.sources["database.path"] == "" {
-		l.fault("database.path", envName("database.path"), missing)
+		l.fault("database.path", EnvName("database.path"), missing)
 	}
 	if state != "" && data != "" && (within(state, data) || within(data, state)) {
 		l.fault("state.path", state, fmt.Errorf("expected a folder apart from database.path, %s", data))

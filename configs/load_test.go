@@ -32,6 +32,12 @@ func TestFilePath(t *testing.T) {
 	}
 }
 
+// defaultLimits are those of server.limits.
+var defaultLimits = Limits{
+	HeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+	BodyBytes: 4_000_000, HeaderBytes: 32 << 10,
+}
+
 func TestDefaults(t *testing.T) {
 	for _, c := range []struct {
 		backend     string
@@ -55,7 +61,7 @@ func TestDefaults(t *testing.T) {
 				TotalQueryLimit: 10000, AllowScans: true, MaxBatchUpdateSize: 1000,
 			},
 			State:                State{"/h/.bigchaindb-state"},
-			Server:               Server{Bind: "localhost:9984", LogLevel: "info"},
+			Server:               Server{Bind: "localhost:9984", LogLevel: "info", Limits: defaultLimits},
 			BacklogReassignDelay: 2 * time.Minute,
 			ConsensusPlugin:      "majority",
 			Log: Log{
@@ -130,7 +136,7 @@ func TestFilesOfBigchainDB(t *testing.T) {
 	}{
 		{"bigchaindb-0.10-rethinkdb.json", RethinkDB, []string{wsserver}, func(*Settings) {}},
 		{"bigchaindb-0.10-mongodb.json", MongoDB, []string{"log.port is ignored: the node logs from one process", wsserver}, func(s *Settings) {
-			s.Server = Server{Bind: "0.0.0.0:9984", LogLevel: "info", Workers: 5, Threads: 5}
+			s.Server = Server{Bind: "0.0.0.0:9984", LogLevel: "info", Workers: 5, Threads: 5, Limits: defaultLimits}
 			s.Database.Host = "mdb-svc"
 			s.Database.Port = 27017
 			s.Keyring = []string{otherKey, thirdKey}
@@ -175,7 +181,7 @@ func TestFilesOfBigchainDB(t *testing.T) {
 				TotalQueryLimit: 10000, AllowScans: true, MaxBatchUpdateSize: 1000,
 			},
 			State:                State{path + "-state"},
-			Server:               Server{Bind: "localhost:9984", LogLevel: "info"},
+			Server:               Server{Bind: "localhost:9984", LogLevel: "info", Limits: defaultLimits},
 			BacklogReassignDelay: 2 * time.Minute,
 			ConsensusPlugin:      "majority",
 			Log: Log{

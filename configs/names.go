@@ -39,8 +39,10 @@ func unknownKey(path string) error {
 	candidates := []string{}
 	for _, s := range table {
 		candidates = append(candidates, s.path)
-		if section, _, found := strings.Cut(s.path, "."); found && !slices.Contains(candidates, section) {
-			candidates = append(candidates, section)
+		for i, c := range s.path {
+			if section := s.path[:i]; c == '.' && !slices.Contains(candidates, section) {
+				candidates = append(candidates, section)
+			}
 		}
 	}
 	if near := nearest(path, candidates); near != "" {

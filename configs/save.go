@@ -80,18 +80,22 @@ func (s Settings) tree(keep func(*setting) bool) canonical.Value {
 			}
 			value = canonical.Value{}
 		}
-		section, name, found := strings.Cut(row.path, ".")
-		if !found {
-			root = root.With(row.path, value)
-			continue
-		}
-		members, ok := root.Get(section)
-		if !ok {
-			members = canonical.ObjectOf()
-		}
-		root = root.With(section, members.With(name, value))
+		root = placed(root, row.path, value)
 	}
 	return root
+}
+
+// placed puts a value under a path of names with dots between them.
+func placed(tree canonical.Value, path string, value canonical.Value) canonical.Value {
+	section, rest, found := strings.Cut(path, ".")
+	if !found {
+		return tree.With(path, value)
+	}
+	members, ok := tree.Get(section)
+	if !ok {
+		members = canonical.ObjectOf()
+	}
+	return tree.With(section, placed(members, rest, value))
 }
 
 func indented(tree canonical.Value) []byte {

@@ -31,21 +31,23 @@ func sample() []byte {
 	for _, row := range table {
 		row.byDefault(&s)
 	}
-	current := ""
+	var current []string // the sections that are open
 	for _, row := range table {
 		if !row.of(Embedded) {
 			continue
 		}
-		section, name, found := strings.Cut(row.path, ".")
-		indent := "  "
-		if !found {
-			section, name, indent = "", row.path, ""
-		}
+		sections := strings.Split(row.path, ".")
+		name := sections[len(sections)-1]
+		sections = sections[:len(sections)-1]
 		out.WriteByte('\n')
-		if section != "" && section != current {
-			fmt.Fprintf(&out, "%s:\n", section)
+		for i, section := range sections {
+			if i >= len(current) || current[i] != section {
+				fmt.Fprintf(&out, "%s%s:\n", strings.Repeat("  ", i), section)
+				current = nil
+			}
 		}
-		current = section
+		current = sections
+		indent := strings.Repeat("  ", len(sections))
 		fmt.Fprintf(&out, "%s# %s\n", indent, row.doc)
 		if row.fallback != "" {
 			fmt.Fprintf(&out, "%s# Default: %s.\n", indent, row.fallback)
@@ -88,10 +90,11 @@ func TestSampleIsTheDefaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range table {
-		section, key, found := strings.Cut(row.path, ".")
-		value, ok := tree.Get(section)
-		if found && ok {
-			_, ok = value.Get(key)
+		value, ok := tree, true
+		for key := range strings.SplitSeq(row.path, ".") {
+			if ok {
+				value, ok = value.Get(key)
+			}
 		}
 		if ok != row.of(Embedded) {
 			t.Errorf("the sample has %s: %v, want %v", row.path, ok, row.of(Embedded))

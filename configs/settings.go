@@ -88,7 +88,56 @@ type Server struct {
 	Workers        int    // 0 when not set
 	Threads        int    // 0 when not set
 	TrustForwarded bool   // whether X-Forwarded-* headers are believed
+	TLS            ServerTLS
+	Limits         Limits
+	CORSOrigins    []string // scheme://host[:port] in lower case, or "*" alone
+	Tokens         []Token
+	Anonymous      []string // of Rights: what may be done without a token where Tokens are set
 }
+
+// URL is the address that the server listens on, as a client on this machine
+// writes it.
+func (s Server) URL() string {
+	if s.TLS.CertFile != "" {
+		return "https://" + s.Bind
+	}
+	return "http://" + s.Bind
+}
+
+// ServerTLS names the server's certificate and its key; without a certificate
+// the server speaks plain HTTP.
+type ServerTLS struct {
+	CertFile          string // path of a PEM file, "" for none
+	KeyFile           string // path of a PEM file, "" when CertFile holds the key
+	KeyFilePassphrase Secret
+}
+
+// Limits are what the server bears of its clients. They decide only what this
+// node's API accepts, never what is valid. 0 is no limit, or what the server
+// works out itself, where the field says so.
+type Limits struct {
+	HeaderTimeout        time.Duration // a request's header
+	ReadTimeout          time.Duration // a whole request
+	WriteTimeout         time.Duration // one write to a client that does not read
+	IdleTimeout          time.Duration // between two requests of a connection
+	BodyBytes            int           // a request's body
+	HeaderBytes          int           // a request's header
+	Connections          int           // open at once; 0 goes by the files that the process may open
+	ConnectionsPerClient int           // open at once from one address; 0 is no limit
+	RequestsPerSecond    int           // of one address in the long run; 0 is no limit
+	Burst                int           // of one address at once; 0 is twice RequestsPerSecond
+	Backlog              int           // undecided transactions; 0 is as many as memory allows
+}
+
+// Token is who may use the API. The token itself is not kept.
+type Token struct {
+	Name string   // for the log
+	Hash string   // SHA-256 of the token, 64 hexadecimal digits in lower case
+	May  []string // of Rights, in their order
+}
+
+// Rights is what a token may be for: posting transactions, and reading.
+var Rights = []string{"post", "query"}
 
 // MaxConcurrent is the most requests served at a time, 0 for no limit: workers
 // times threads when both are set.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/ledger"
 )
 
 // Defaults.
@@ -43,6 +44,19 @@ const (
 	DefaultMaxBatchUpdateSize = 1000
 	// DefaultBind serves this machine only.
 	DefaultBind = "localhost:9984"
+	// DefaultHeaderTimeout is of a request's header.
+	DefaultHeaderTimeout = 10 * time.Second
+	// DefaultReadTimeout is of a whole request.
+	DefaultReadTimeout = 30 * time.Second
+	// DefaultWriteTimeout is of one write.
+	DefaultWriteTimeout = 30 * time.Second
+	// DefaultIdleTimeout is between two requests of a connection.
+	DefaultIdleTimeout = 2 * time.Minute
+	// DefaultBodyBytes leaves the largest transaction room for white space and
+	// escapes that its canonical form does not have.
+	DefaultBodyBytes = 2 * ledger.MaxTransactionBytes
+	// DefaultHeaderBytes is of a request's header.
+	DefaultHeaderBytes = 32 << 10
 	// DefaultBacklogReassignDelay is how long a transaction waits for its assignee.
 	DefaultBacklogReassignDelay = 120 * time.Second
 	// DefaultConsensusPlugin names the documents' rules, as package consensus does.
@@ -68,6 +82,7 @@ type setting struct {
 	prompt   string // what configure asks; "" when it does not
 	backends []string
 	secret   bool // never shown, and never taken from the environment into a file
+	unquoted bool // errors do not show the value: they name the part that is wrong
 	located  bool // the default depends on where the config file is
 
 	set       func(*Settings, canonical.Value, origin) error
@@ -77,9 +92,10 @@ type setting struct {
 }
 
 // env is the setting's name in the environment.
-func (s *setting) env() string { return envName(s.path) }
+func (s *setting) env() string { return EnvName(s.path) }
 
-func envName(path string) string {
+// EnvName is the name in the environment of a setting's path.
+func EnvName(path string) string {
 	return envPrefix + strings.ToUpper(strings.ReplaceAll(path, ".", "_"))
 }
 
@@ -121,6 +137,7 @@ func always[T any](value T) func(*Settings) T { return func(*Settings) T { retur
 // asked is a setting that configure asks for.
 func asked(question string) func(*setting)   { return func(s *setting) { s.prompt = question } }
 func only(backends ...string) func(*setting) { return func(s *setting) { s.backends = backends } }
+func unquoted(s *setting)                    { s.unquoted = true }
 func otherwise(words string) func(*setting)  { return func(s *setting) { s.fallback = words } }
 func besideFile(suffix string) func(*setting) {
 	return func(s *setting) {
@@ -137,7 +154,7 @@ var table = []*setting{
 	secret("keypair.private", secretKind, func(s *Settings) *Secret { return &s.KeyPair.Private },
 		"The node's private key, base58: keep it to yourself.", otherwise("none; `configure` makes a pair")),
 	row("keyring", keyringKind, func(s *Settings) *[]string { return &s.Keyring }, always([]string(nil)),
-		"Public keys of the federation's other nodes, base58."),
+		"Public keys of the federation's other nodes, base58.", unquoted),
 
 	row("server.bind", bindKind, func(s *Settings) *string { return &s.Server.Bind }, always(DefaultBind),
 		"Address of the HTTP API and of the WebSocket streams, host:port; 0.0.0.0:9984 takes requests from everywhere.", asked("API Server bind?")),
@@ -149,6 +166,41 @@ var table = []*setting{
 		"See server.workers.", otherwise("no limit")),
 	row("server.trust_forwarded", boolKind, func(s *Settings) *bool { return &s.Server.TrustForwarded }, always(false),
 		"Whether X-Forwarded-* headers are believed; only behind a proxy that sets them itself."),
+	row("server.tls.certfile", pathKind, func(s *Settings) *string { return &s.Server.TLS.CertFile }, always(""),
+		"PEM file of the server's certificate, and of those between it and the authority; with it the API is served over TLS only."),
+	row("server.tls.keyfile", pathKind, func(s *Settings) *string { return &s.Server.TLS.KeyFile }, always(""),
+		"PEM file of that certificate's private key; none when the certificate's file holds it, too."),
+	secret("server.tls.keyfile_passphrase", secretTextKind, func(s *Settings) *Secret { return &s.Server.TLS.KeyFilePassphrase },
+		"What that private key is encrypted with; better in the environment than in a file."),
+	row("server.limits.header_timeout", durationKind, func(s *Settings) *time.Duration { return &s.Server.Limits.HeaderTimeout },
+		always(DefaultHeaderTimeout), "How long a request's header may take to arrive, with its unit."),
+	row("server.limits.read_timeout", durationKind, func(s *Settings) *time.Duration { return &s.Server.Limits.ReadTimeout },
+		always(DefaultReadTimeout), "How long a whole request may take to arrive."),
+	row("server.limits.write_timeout", durationKind, func(s *Settings) *time.Duration { return &s.Server.Limits.WriteTimeout },
+		always(DefaultWriteTimeout), "How long a client may leave one part of an answer or of a stream unread."),
+	row("server.limits.idle_timeout", durationKind, func(s *Settings) *time.Duration { return &s.Server.Limits.IdleTimeout },
+		always(DefaultIdleTimeout), "How long a connection is kept for the next request."),
+	row("server.limits.body_bytes", numberKind(1024, maxNumber), func(s *Settings) *int { return &s.Server.Limits.BodyBytes },
+		always(DefaultBodyBytes), "Longest body of a request, in bytes."),
+	row("server.limits.header_bytes", numberKind(4096, maxHeaderBytes), func(s *Settings) *int { return &s.Server.Limits.HeaderBytes },
+		always(DefaultHeaderBytes), "Longest header of a request, in bytes, about."),
+	row("server.limits.connections", optionalKind(maxNumber), func(s *Settings) *int { return &s.Server.Limits.Connections }, always(0),
+		"Connections open at once; beyond it those give way that keep the node waiting for longest.",
+		otherwise("10,000, or fewer when the process may open fewer files")),
+	row("server.limits.connections_per_client", optionalKind(maxNumber), func(s *Settings) *int { return &s.Server.Limits.ConnectionsPerClient }, always(0),
+		"The same for one client address, an IPv6 /64 being one; not with server.trust_forwarded.", otherwise("no limit")),
+	row("server.limits.requests_per_second", optionalKind(maxRate), func(s *Settings) *int { return &s.Server.Limits.RequestsPerSecond }, always(0),
+		"Requests per second of one client address in the long run; more are answered with 429.", otherwise("no limit")),
+	row("server.limits.burst", optionalKind(maxRate), func(s *Settings) *int { return &s.Server.Limits.Burst }, always(0),
+		"Requests that a client address may make at once before that counts.", otherwise("twice server.limits.requests_per_second")),
+	row("server.limits.backlog", optionalKind(maxNumber), func(s *Settings) *int { return &s.Server.Limits.Backlog }, always(0),
+		"Undecided transactions beyond which posts are answered with 503.", otherwise("as many as fit into 48 MB")),
+	row("server.cors.origins", originsKind, func(s *Settings) *[]string { return &s.Server.CORSOrigins }, always([]string(nil)),
+		"Web pages that may use the API and the streams from a browser, as https://app.example, or * for all; in the environment separated by commas."),
+	row("server.tokens", tokensKind, func(s *Settings) *[]Token { return &s.Server.Tokens }, always([]Token(nil)),
+		"Who may use the API, as `bigchaindb token NAME` prints it: {\"name\", \"hash\", \"may\": [\"post\", \"query\"]}; in the environment name=post+query=hash, separated by colons. None: everybody.", unquoted),
+	row("server.anonymous", rightsKind, func(s *Settings) *[]string { return &s.Server.Anonymous }, always([]string(nil)),
+		"What may be done without a token where server.tokens has any: post, query."),
 
 	row("database.backend", oneOf(Backends), func(s *Settings) *string { return &s.Database.Backend }, always(DefaultBackend),
 		"Where the ledger is kept: embedded, couchdb, mongodb or rethinkdb."),

@@ -38,13 +38,25 @@ func (n *node) do(method, path string, body []byte) (answer, error) {
 	return n.send(method, path, reader)
 }
 
+// sendWith is do with headers.
+func (n *node) sendWith(method, path string, body []byte, header http.Header) (answer, error) {
+	return n.sendRequest(method, path, bytes.NewReader(body), header)
+}
+
 func (n *node) send(method, path string, body io.Reader) (answer, error) {
-	req, err := http.NewRequest(method, "http://"+n.addr+path, body)
+	return n.sendRequest(method, path, body, nil)
+}
+
+func (n *node) sendRequest(method, path string, body io.Reader, header http.Header) (answer, error) {
+	req, err := http.NewRequest(method, n.scheme+"://"+n.addr+path, body)
 	if err != nil {
 		return answer{}, err
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", contentJSON)
+	}
+	for name, values := range header {
+		req.Header[name] = values
 	}
 	began := time.Now()
 	resp, err := n.http.Do(req)

@@ -28,6 +28,7 @@ type node struct {
 	t       testing.TB
 	home    string
 	addr    string
+	scheme  string // http, or https
 	environ []string
 	http    *http.Client
 	backend string
@@ -50,7 +51,7 @@ type process struct {
 func newNode(t testing.TB, environ ...string) *node {
 	t.Helper()
 	watchSources()
-	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), environ: environ, backend: configs.Embedded}
+	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), scheme: "http", environ: environ, backend: configs.Embedded}
 	n.store = n.openEmbedded
 	n.http = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},

@@ -37,6 +37,9 @@ func (s *Server) readBody(c echo.Context, most int64) (body []byte, held int64, 
 	if r.ContentLength > most {
 		return nil, 0, errTooLarge
 	}
+	conn := connOf(r)
+	conn.waits()
+	defer conn.busy()
 	size := int64(firstRead)
 	if r.ContentLength >= 0 {
 		size = min(size, r.ContentLength+1) // one more, to see the end
@@ -59,7 +62,10 @@ func (s *Server) readBody(c echo.Context, most int64) (body []byte, held int64, 
 		}
 		grown := min(2*int64(cap(body)), most+1)
 		if grown > smallBody {
-			if err := s.reading.wait(r.Context(), grown-held); err != nil {
+			conn.busy()
+			err := s.reading.wait(r.Context(), grown-held)
+			conn.waits()
+			if err != nil {
 				return nil, held, err
 			}
 			held = grown

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,9 @@ type httpError struct {
 	message string
 	// closes: the rest of the request's body is not read.
 	closes bool
+	// retry is what Retry-After says; 0 leaves it to the node where the status
+	// is 503, else out.
+	retry time.Duration
 }
 
 func (e *httpError) Error() string { return e.message }
@@ -42,10 +46,14 @@ func unavailable(message string) *httpError {
 }
 
 var (
-	errInternal = failure(http.StatusInternalServerError, "internal error")
-	errNoTx     = failure(http.StatusNotFound, "no such transaction")
-	errNoBlock  = failure(http.StatusNotFound, "no such block")
+	errNoTx    = failure(http.StatusNotFound, "no such transaction")
+	errNoBlock = failure(http.StatusNotFound, "no such block")
 )
+
+// internal is the 500. It names the request, for which the log has the rest.
+func internal(c echo.Context) *httpError {
+	return failure(http.StatusInternalServerError, "internal error, request "+idOf(c))
+}
 
 // translate gives the answer to an error. Faults of the node's own are logged
 // and answered without their text, which may hold addresses and paths.
@@ -73,11 +81,13 @@ func (s *Server) translate(c echo.Context, err error) *httpError {
 		return failure(http.StatusBadRequest, "Invalid query: "+reason)
 	case errors.Is(err, statedb.ErrBuilding):
 		return unavailable("an index that the query needs is being built")
-	case errors.Is(err, node.ErrBusy), errors.Is(err, node.ErrNotReady):
+	case errors.Is(err, node.ErrBusy):
+		return unavailable(node.ErrBusy.Error())
+	case errors.Is(err, node.ErrNotReady):
 		return unavailable(err.Error())
 	case errors.Is(err, statedb.ErrUnavailable), errors.Is(err, statedb.ErrNoDatabase), errors.Is(err, statedb.ErrDenied):
 		// The node has told of the outage; every request need not.
-		s.log.Debug("the database does not answer", "route", c.Path(), "error", err)
+		s.log.Debug("the database does not answer", "request_id", idOf(c), "route", c.Path(), "error", err)
 		return unavailable("the database does not answer")
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		// Mostly the client went away and nobody reads this.
@@ -85,16 +95,20 @@ func (s *Server) translate(c echo.Context, err error) *httpError {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return &httpError{status: http.StatusRequestTimeout, message: "the request took too long to arrive", closes: true}
 	}
-	s.log.Error("a request failed", "route", c.Path(), "error", err)
-	return errInternal
+	s.log.Error("a request failed", "request_id", idOf(c), "route", c.Path(), "error", err)
+	return internal(c)
 }
 
 // writeError answers with {"status": <code>, "message": "<text>"}.
 func (s *Server) writeError(c echo.Context, err error) {
 	e := s.translate(c, err)
-	if e.status == http.StatusServiceUnavailable {
-		seconds := (s.node.RetryAfter() + time.Second - 1) / time.Second
-		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(max(1, int(seconds))))
+	retry := e.retry
+	if retry == 0 && e.status == http.StatusServiceUnavailable {
+		retry = max(time.Second, s.node.RetryAfter())
+	}
+	if retry > 0 {
+		seconds := (retry + time.Second - 1) / time.Second
+		c.Response().Header().Set(echo.HeaderRetryAfter, strconv.Itoa(int(seconds)))
 	}
 	if e.closes {
 		c.Response().Header().Set(echo.HeaderConnection, "close")
@@ -104,7 +118,7 @@ func (s *Server) writeError(c echo.Context, err error) {
 	body = append(body, `,"message":`...)
 	body = canonical.AppendString(body, strings.ToValidUTF8(e.message, "\uFFFD"))
 	if err := writeJSON(c, e.status, append(body, '}')); err != nil {
-		s.log.Debug("an error was not delivered", "error", err)
+		s.log.Debug("an error was not delivered", "request_id", idOf(c), "error", err)
 	}
 }
 
@@ -117,6 +131,36 @@ func writeJSON(c echo.Context, status int, body []byte) error {
 	header["Content-Type"] = jsonType
 	header["Content-Length"] = []string{strconv.Itoa(len(body))}
 	c.Response().WriteHeader(status)
-	_, err := c.Response().Write(body)
-	return err
+	if len(body) <= writeAtOnce {
+		_, err := c.Response().Write(body)
+		return err
+	}
+	return writeLong(c, body)
+}
+
+const (
+	// writeAtOnce is the longest answer that the system takes whether or not
+	// the client reads.
+	writeAtOnce = 64 << 10
+	// writePart is how much of a longer one a client may take
+	// Options.WriteTimeout for.
+	writePart = 256 << 10
+)
+
+// writeLong writes the body of an answer in parts, each in its time.
+func writeLong(c echo.Context, body []byte) error {
+	conn := connOf(c.Request())
+	conn.waits()
+	defer conn.busy()
+	control := http.NewResponseController(c.Response().Writer)
+	for part := range slices.Chunk(body, writePart) {
+		if conn != nil {
+			// Serve's http.ResponseWriter has deadlines.
+			_ = control.SetWriteDeadline(time.Now().Add(conn.gate.writeTimeout))
+		}
+		if _, err := c.Response().Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -134,16 +134,17 @@ func serveWhole[T any](s *Server, c echo.Context, r *reader[T]) error {
 		return nil // the first step showed that it would work
 	}
 	control := http.NewResponseController(response.Writer)
+	conn := connOf(c.Request())
 	for {
 		// Not every http.ResponseWriter has deadlines; Serve's has.
 		_ = control.SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
-		if _, err := response.Write(r.buf); err != nil {
-			return err
+		conn.waits()
+		_, err := response.Write(r.buf)
+		if err == nil && more {
+			err = control.Flush()
 		}
-		if !more {
-			return nil
-		}
-		if err := control.Flush(); err != nil {
+		conn.busy()
+		if err != nil || !more {
 			return err
 		}
 		r.buf = r.buf[:0]

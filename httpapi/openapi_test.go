@@ -23,6 +23,7 @@ type operation struct {
 		In   string
 	}
 	Responses map[string]json.RawMessage
+	Security  []map[string]json.RawMessage
 }
 
 // TestOpenAPIIsTrue: every route is described with its query parameters, and
@@ -64,6 +65,7 @@ func TestOpenAPIIsTrue(t *testing.T) {
 			t.Errorf("%s: described with parameters %v, takes %v", key, params, want)
 		}
 	}
+	checkGuards(t, doc)
 	for key := range described {
 		t.Errorf("%s is described but not served", key)
 	}
@@ -72,6 +74,22 @@ func TestOpenAPIIsTrue(t *testing.T) {
 		kind, name, _ := strings.Cut(ref, "/")
 		if doc.Components[kind][name] == nil {
 			t.Errorf("a reference to %s leads nowhere", ref)
+		}
+	}
+}
+
+// checkGuards: what needs a token says so, and all but probes may be too many.
+func checkGuards(t *testing.T, doc openAPIDoc) {
+	t.Helper()
+	for _, r := range New(fakenode.New(), Options{}).routes() {
+		op := doc.Paths[strings.ReplaceAll(r.path, ":id", "{id}")][strings.ToLower(r.method)]
+		for status, want := range map[string]bool{"401": r.needs != 0, "403": r.needs != 0, "429": r.path != "/healthz" && r.path != "/readyz"} {
+			if (op.Responses[status] != nil) != want {
+				t.Errorf("%s %s: %s is described: %v, want %v", r.method, r.path, status, !want, want)
+			}
+		}
+		if (len(op.Security) > 0) != (r.needs != 0) {
+			t.Errorf("%s %s: described with security %v", r.method, r.path, op.Security)
 		}
 	}
 }

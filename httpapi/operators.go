@@ -32,6 +32,9 @@ func (s *Server) readyz(c echo.Context, _ query) error {
 func (s *Server) serveMetrics() handler {
 	h := promhttp.HandlerFor(s.opts.Registry, promhttp.HandlerOpts{})
 	return func(c echo.Context, _ query) error {
+		conn := connOf(c.Request())
+		conn.waits()
+		defer conn.busy()
 		h.ServeHTTP(c.Response(), c.Request())
 		return nil
 	}
@@ -44,7 +47,17 @@ type metrics struct {
 	streams        prometheus.Gauge
 	streamEvents   prometheus.Counter
 	streamsDropped prometheus.Counter
+	connections    prometheus.Gauge
+	evicted        prometheus.Counter
+	refused        *prometheus.CounterVec
 }
+
+// The reasons of metrics.refused.
+const (
+	refusedRate       = "rate"
+	refusedToken      = "token"
+	refusedConnection = "connections"
+)
 
 // otherRoute labels requests that found no route, so that clients cannot make
 // up labels.
@@ -74,8 +87,20 @@ func newMetrics(registry *prometheus.Registry) *metrics {
 			Namespace: namespace, Subsystem: subsystem, Name: "streams_dropped_total",
 			Help: "WebSocket connections cut because their reader was too slow.",
 		}),
+		connections: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "connections_open",
+			Help: "Connections open, streams too.",
+		}),
+		evicted: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "connections_evicted_total",
+			Help: "Connections that idled, trickled or did not read, cut to make room for others.",
+		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Namespace: namespace, Subsystem: subsystem, Name: "refused_total",
+			Help: "What was turned away: requests beyond a client's rate or without the token they need, connections without room.",
+		}, []string{"reason"}),
 	}
-	registry.MustRegister(m.requests, m.durations, m.streams, m.streamEvents, m.streamsDropped)
+	registry.MustRegister(m.requests, m.durations, m.streams, m.streamEvents, m.streamsDropped, m.connections, m.evicted, m.refused)
 	for _, c := range []prometheus.Collector{
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), collectors.NewGoCollector(),
 	} {

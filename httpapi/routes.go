@@ -24,6 +24,8 @@ type route struct {
 	// side routes do not count against MaxRequests, and look at their query
 	// themselves if at all: probes and scrapers add parameters of their own.
 	side bool
+	// needs is what a token must give for it; 0 is open to all.
+	needs Rights
 }
 
 func (s *Server) routes() []route {
@@ -32,20 +34,20 @@ func (s *Server) routes() []route {
 		{method: get, path: "/", handle: s.root},
 		{method: get, path: "/api/v1", handle: s.apiRoot},
 		{method: get, path: "/api/v1/openapi.json", handle: s.openAPI},
-		{method: post, path: "/api/v1/transactions", params: []string{"mode"}, handle: s.postTransaction},
-		{method: get, path: "/api/v1/transactions", params: []string{"asset_id", "operation", "limit", "bookmark"}, handle: s.listTransactions},
-		{method: get, path: "/api/v1/transactions/:id", handle: s.getTransaction},
-		{method: get, path: "/api/v1/outputs", params: []string{"public_key", "unspent", "limit", "bookmark"}, handle: s.listOutputs},
-		{method: get, path: "/api/v1/statuses", params: []string{"tx_id", "block_id"}, handle: s.getStatus},
-		{method: get, path: "/api/v1/blocks", params: []string{"tx_id", "status", "limit", "bookmark"}, handle: s.listBlocks},
-		{method: get, path: "/api/v1/blocks/:id", handle: s.getBlock},
-		{method: get, path: "/api/v1/votes", params: []string{"block_id", "limit", "bookmark"}, handle: s.listVotes},
-		{method: post, path: "/api/v1/query", handle: s.postQuery},
-		{method: post, path: "/api/v1/query/explain", handle: s.explainQuery},
-		{method: get, path: "/api/v1/streams/valid_tx", handle: s.streamValid, side: true},
+		{method: post, path: "/api/v1/transactions", params: []string{"mode"}, handle: s.postTransaction, needs: MayPost},
+		{method: get, path: "/api/v1/transactions", params: []string{"asset_id", "operation", "limit", "bookmark"}, handle: s.listTransactions, needs: MayQuery},
+		{method: get, path: "/api/v1/transactions/:id", handle: s.getTransaction, needs: MayQuery},
+		{method: get, path: "/api/v1/outputs", params: []string{"public_key", "unspent", "limit", "bookmark"}, handle: s.listOutputs, needs: MayQuery},
+		{method: get, path: "/api/v1/statuses", params: []string{"tx_id", "block_id"}, handle: s.getStatus, needs: MayQuery},
+		{method: get, path: "/api/v1/blocks", params: []string{"tx_id", "status", "limit", "bookmark"}, handle: s.listBlocks, needs: MayQuery},
+		{method: get, path: "/api/v1/blocks/:id", handle: s.getBlock, needs: MayQuery},
+		{method: get, path: "/api/v1/votes", params: []string{"block_id", "limit", "bookmark"}, handle: s.listVotes, needs: MayQuery},
+		{method: post, path: "/api/v1/query", handle: s.postQuery, needs: MayQuery},
+		{method: post, path: "/api/v1/query/explain", handle: s.explainQuery, needs: MayQuery},
+		{method: get, path: "/api/v1/streams/valid_tx", handle: s.streamValid, side: true, needs: MayQuery},
 		{method: get, path: "/healthz", handle: s.healthz, side: true},
 		{method: get, path: "/readyz", handle: s.readyz, side: true},
-		{method: get, path: "/metrics", handle: s.serveMetrics(), side: true},
+		{method: get, path: "/metrics", handle: s.serveMetrics(), side: true, needs: MayQuery},
 	}
 }
 
@@ -77,9 +79,9 @@ func (s *Server) wrap(r route) echo.HandlerFunc {
 			fault := recover()
 			if fault != nil && fault != http.ErrAbortHandler {
 				s.log.Error("panic while answering a request",
-					"method", r.method, "route", r.path, "panic", fault, "stack", string(debug.Stack()))
+					"request_id", idOf(c), "method", r.method, "route", r.path, "panic", fault, "stack", string(debug.Stack()))
 				if !c.Response().Committed {
-					s.writeError(c, errInternal)
+					s.writeError(c, internal(c))
 					fault = nil
 				}
 			}
@@ -94,7 +96,7 @@ func (s *Server) wrap(r route) echo.HandlerFunc {
 		}()
 		if err := s.answer(c, r); err != nil {
 			if c.Response().Committed {
-				s.log.Debug("an answer was cut short", "route", r.path, "error", err)
+				s.log.Debug("an answer was cut short", "request_id", idOf(c), "route", r.path, "error", err)
 				panic(http.ErrAbortHandler)
 			}
 			s.writeError(c, err)
@@ -104,6 +106,9 @@ func (s *Server) wrap(r route) echo.HandlerFunc {
 }
 
 func (s *Server) answer(c echo.Context, r route) error {
+	if err := s.authorize(c, r.needs); err != nil {
+		return err
+	}
 	if r.side {
 		return r.handle(c, query{})
 	}
@@ -156,9 +161,7 @@ func (s *Server) unrouted(err error, c echo.Context) {
 		err = failure(http.StatusNotFound, "no such resource")
 	}
 	s.writeError(c, err)
-	took := time.Since(start)
-	s.metrics.unrouted(c.Response().Status, took)
-	s.logRequest(c, took)
+	s.aside(c, start)
 }
 
 func (s *Server) logRequest(c echo.Context, took time.Duration) {
@@ -166,7 +169,12 @@ func (s *Server) logRequest(c echo.Context, took time.Duration) {
 	if !s.log.Enabled(r.Context(), accessLevel) {
 		return
 	}
-	s.log.Log(r.Context(), accessLevel, "request",
-		"method", r.Method, "uri", r.URL.RequestURI(), "status", c.Response().Status,
-		"bytes", c.Response().Size, "took", took, "remote", r.RemoteAddr)
+	attrs := []any{
+		"request_id", idOf(c), "method", r.Method, "uri", loggedURI(r), "status", c.Response().Status,
+		"bytes", c.Response().Size, "took", took, "remote", s.clientOf(r),
+	}
+	if name, ok := c.Get(tokenKey).(string); ok {
+		attrs = append(attrs, "token", name)
+	}
+	s.log.Log(r.Context(), accessLevel, "request", attrs...)
 }

@@ -9,11 +9,13 @@ package httpapi
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"log"
 	"log/slog"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -42,6 +44,8 @@ const (
 	// DefaultStreamQueue is how many events a stream's reader may lag behind.
 	// Waiting events are shared between readers, about 230 bytes each.
 	DefaultStreamQueue = 50_000
+	// DefaultMaxConnections is how many connections are open at once.
+	DefaultMaxConnections = 10_000
 )
 
 // Limits on one connection, so that slow clients do not pile up.
@@ -51,6 +55,9 @@ const (
 	answerTimeout     = 30 * time.Second // lists get Options.WriteTimeout per page
 	idleTimeout       = 2 * time.Minute
 	maxHeaderBytes    = 32 << 10
+	// maxRequestsPerConn bounds the requests that a client has under way on
+	// one HTTP/2 connection.
+	maxRequestsPerConn = 100
 )
 
 // Options are the server's settings. The zero value works.
@@ -58,7 +65,8 @@ type Options struct {
 	// Version is the software's own version, shown beside the protocol's.
 	Version string
 	// TrustForwarded takes scheme and host of links from X-Forwarded-Proto
-	// and X-Forwarded-Host. Set it only behind a proxy that sets both.
+	// and X-Forwarded-Host, and a client's address from the last entry of
+	// X-Forwarded-For. Set it only behind a proxy that sets all three.
 	TrustForwarded bool
 	// MaxBodyBytes bounds a request's body. 0 is DefaultMaxBodyBytes.
 	MaxBodyBytes int64
@@ -77,6 +85,29 @@ type Options struct {
 	// WriteTimeout bounds one write to a client that does not read: a page of
 	// a list or a batch of a stream. 0 is 30 s.
 	WriteTimeout time.Duration
+	// IdleTimeout is how long a connection is kept for another request. 0 is
+	// 2 minutes.
+	IdleTimeout time.Duration
+	// MaxHeaderBytes bounds a request's header, about. 0 is 32 KB.
+	MaxHeaderBytes int
+	// MaxConnections is how many connections are open at once, streams too; 0
+	// is DefaultMaxConnections. MaxClientConnections is the same for one client
+	// address; 0 is no bound. Serve keeps them.
+	MaxConnections       int
+	MaxClientConnections int
+	// Rate is how many requests per second one client address may make in the
+	// long run, and Burst how many at once. A Rate of 0 is no bound, a Burst of
+	// 0 twice the Rate.
+	Rate, Burst int
+	// Origins are the web pages that may use the API and the streams from a
+	// browser: scheme://host[:port] in lower case, or "*".
+	Origins []string
+	// Tokens, where there are any, are needed for everything but the roots, the
+	// OpenAPI document, health, and what Anonymous gives.
+	Tokens    []Token
+	Anonymous Rights
+	// TLS has Serve speak TLS, HTTP/2 too; nil is plain HTTP/1.1.
+	TLS *tls.Config
 	// Registry takes the metrics and is served at /metrics. The node may
 	// register its own there. nil makes a new one.
 	Registry *prometheus.Registry
@@ -94,6 +125,9 @@ func (o *Options) setDefaults() {
 	setDefault(&o.ReadTimeout, readTimeout)
 	setDefault(&o.HeaderTimeout, readHeaderTimeout)
 	setDefault(&o.WriteTimeout, writeStall)
+	setDefault(&o.IdleTimeout, idleTimeout)
+	setDefault(&o.MaxHeaderBytes, maxHeaderBytes)
+	setDefault(&o.MaxConnections, DefaultMaxConnections)
 	if o.Version == "" {
 		o.Version = "devel"
 	}
@@ -121,6 +155,7 @@ type Server struct {
 	http    *http.Server
 	metrics *metrics
 	hub     *hub
+	rates   *rates        // nil without a bound
 	slots   chan struct{} // one per running request, nil without a cap
 
 	reading *budget // bytes of large bodies held while they arrive
@@ -143,6 +178,7 @@ func New(api node.API, opts Options) *Server {
 	}
 	s.running, s.halt = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opts.Registry)
+	s.rates = newRates(opts.Rate, opts.Burst)
 	s.hub = newHub(api, opts, s.metrics)
 	if opts.MaxRequests > 0 {
 		s.slots = make(chan struct{}, opts.MaxRequests)
@@ -154,10 +190,14 @@ func New(api node.API, opts Options) *Server {
 		// It counts from the header's arrival, so all that a request may
 		// wait for is in it.
 		WriteTimeout:   queueWait + opts.ReadTimeout + 2*budgetWait + opts.CommitWait + answerTimeout,
-		IdleTimeout:    idleTimeout,
-		MaxHeaderBytes: maxHeaderBytes,
+		IdleTimeout:    opts.IdleTimeout,
+		MaxHeaderBytes: opts.MaxHeaderBytes,
 		ErrorLog:       log.New(debugLog{s.log}, "", 0),
+		ConnContext:    withConn,
+		TLSConfig:      opts.TLS,
+		HTTP2:          &http.HTTP2Config{MaxConcurrentStreams: maxRequestsPerConn},
 	}
+	s.echo.Pre(s.guard)
 	s.route()
 	return s
 }
@@ -167,7 +207,7 @@ func New(api node.API, opts Options) *Server {
 type debugLog struct{ log *slog.Logger }
 
 func (d debugLog) Write(p []byte) (int, error) {
-	d.log.Debug("connection", "error", string(p))
+	d.log.Debug("connection", "error", strings.TrimSpace(string(p)))
 	return len(p), nil
 }
 
@@ -188,7 +228,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Serve answers requests on l until Shutdown. It returns nil after Shutdown,
 // else what broke the listener.
 func (s *Server) Serve(l net.Listener) error {
-	if err := s.http.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+	serve := s.http.Serve
+	if s.opts.TLS != nil {
+		serve = func(l net.Listener) error { return s.http.ServeTLS(l, "", "") }
+	}
+	if err := serve(newGate(l, s.opts, s.metrics)); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
 	return nil

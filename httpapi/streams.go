@@ -39,6 +39,9 @@ func (s *Server) streamValid(c echo.Context, _ query) error {
 	if err := checkUpgrade(c, r); err != nil {
 		return err
 	}
+	if err := s.checkOrigin(r); err != nil {
+		return err
+	}
 	// Joined before the handshake is answered, so that the client gets every
 	// event decided after its connection stands.
 	st, err := s.hub.join()
@@ -47,9 +50,12 @@ func (s *Server) streamValid(c echo.Context, _ query) error {
 	}
 	defer s.hub.leave(st)
 	taken := &takeover{ResponseWriter: c.Response().Writer, timeout: s.opts.WriteTimeout}
-	socket, err := websocket.Accept(taken, r, &websocket.AcceptOptions{InsecureSkipVerify: true}) // any origin may listen
+	socket, err := websocket.Accept(taken, r, &websocket.AcceptOptions{
+		InsecureSkipVerify: true, // checkOrigin has looked
+		Subprotocols:       []string{streamProtocol},
+	})
 	if taken.conn == nil {
-		s.log.Debug("a WebSocket handshake failed", "remote", r.RemoteAddr, "error", err)
+		s.log.Debug("a WebSocket handshake failed", "request_id", idOf(c), "remote", r.RemoteAddr, "error", err)
 		return failure(http.StatusInternalServerError, "the connection cannot carry a WebSocket")
 	}
 	c.Response().Committed, c.Response().Status = true, http.StatusSwitchingProtocols
@@ -58,7 +64,7 @@ func (s *Server) streamValid(c echo.Context, _ query) error {
 		return nil
 	}
 	st.connected(taken.conn.reset)
-	s.feed(socket, taken.conn, st)
+	s.feed(idOf(c), socket, taken.conn, st)
 	return nil
 }
 
@@ -93,8 +99,9 @@ func hasToken(values []string, token string) bool {
 	return false
 }
 
-// feed writes a stream's messages until it ends or its client goes.
-func (s *Server) feed(socket *websocket.Conn, conn *corkedConn, st *stream) {
+// feed writes a stream's messages until it ends or its client goes. id is that
+// of the request that opened it.
+func (s *Server) feed(id string, socket *websocket.Conn, conn *corkedConn, st *stream) {
 	defer func() { _ = socket.CloseNow() }() // after Close it does nothing
 	gone := make(chan struct{})
 	go func() {
@@ -116,7 +123,7 @@ func (s *Server) feed(socket *websocket.Conn, conn *corkedConn, st *stream) {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
 					s.hub.drop(st)
 				}
-				s.log.Debug("a stream broke", "error", err)
+				s.log.Debug("a stream broke", "request_id", id, "error", err)
 				return
 			}
 			s.metrics.streamEvents.Add(float64(len(messages)))
@@ -171,7 +178,7 @@ func (t *takeover) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if tcp, ok := raw.(*net.TCPConn); ok {
+	if tcp := tcpOf(raw); tcp != nil {
 		// A client without keep-alive is only noticed later.
 		_ = tcp.SetKeepAliveConfig(net.KeepAliveConfig{Enable: true, Idle: keepAlive, Interval: keepAlive})
 	}
@@ -194,14 +201,8 @@ type corkedConn struct {
 // corkBytes is how much is held back at most.
 const corkBytes = 64 << 10
 
-// reset closes the connection and forgets what its client has not read, which
-// the system would keep for as long as the client trickles.
-func (c *corkedConn) reset() {
-	if tcp, ok := c.Conn.(*net.TCPConn); ok {
-		_ = tcp.SetLinger(0) // it is closed either way
-	}
-	_ = c.Conn.Close()
-}
+// reset closes the connection and forgets what its client has not read.
+func (c *corkedConn) reset() { reset(c.Conn) }
 
 // lastWrite is how long Close may take to send what is held back.
 const lastWrite = time.Second

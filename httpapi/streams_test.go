@@ -62,7 +62,7 @@ func TestStream(t *testing.T) {
 	n := fakenode.New()
 	_, base := start(t, n, Options{})
 	first := listen(t, base, nil)
-	foreign := listen(t, base, http.Header{"Origin": {"https://elsewhere.example"}})
+	foreign := listen(t, base, http.Header{"Origin": {base}})
 
 	all := append(events(0, 1000), events(5000, 1)...)
 	n.Publish(all[:1000])

@@ -110,7 +110,7 @@ func (s *Server) commit(c echo.Context, t *ledger.Transaction) error {
 	case errors.As(err, &refused), errors.As(err, &invalid):
 		return failure(http.StatusBadRequest, err.Error())
 	case ctx.Err() == nil:
-		s.log.Warn("waiting for a verdict failed", "txid", t.ID, "error", err)
+		s.log.Warn("waiting for a verdict failed", "request_id", idOf(c), "txid", t.ID, "error", err)
 	}
 	// Accepted it is, and durable: whatever else went wrong, it may become valid.
 	return writeJSON(c, http.StatusAccepted, t.Bytes())

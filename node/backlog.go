@@ -55,6 +55,7 @@ type entry struct {
 // backlog tracks the undecided transactions that this node knows of.
 type backlog struct {
 	self string
+	most int // undecided transactions with which posts are taken, 0 for no bound
 	room *semaphore.Weighted
 	wake chan struct{} // one token when the queue may have something
 
@@ -66,11 +67,13 @@ type backlog struct {
 	spent map[ledger.OutputRef]string
 	// lag lists the entries that wait for a transaction to be decided.
 	lag map[string][]*entry
+	// pace is at which entries are decided.
+	pace pace
 }
 
-func newBacklog(n *Node) *backlog {
+func newBacklog(n *Node, most int) *backlog {
 	return &backlog{
-		self: n.key.Public, room: semaphore.NewWeighted(maxWaitingBytes), wake: make(chan struct{}, 1),
+		self: n.key.Public, most: most, room: semaphore.NewWeighted(maxWaitingBytes), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, spent: map[ledger.OutputRef]string{}, lag: map[string][]*entry{},
 	}
 }
@@ -84,7 +87,8 @@ func (b *backlog) signal() {
 
 // admit begins to track a posted transaction. known is true when it is
 // tracked already. A tracked transaction that spends the same output is a
-// DoubleSpend; no room within maxPostWait is ErrBusy.
+// DoubleSpend; no room within maxPostWait, or more entries than are taken, is
+// ErrBusy.
 func (b *backlog) admit(ctx context.Context, t *ledger.Transaction) (e *entry, known bool, err error) {
 	room := int64(len(t.Bytes())) + entryOverhead
 	if !b.room.TryAcquire(room) {
@@ -99,6 +103,10 @@ func (b *backlog) admit(ctx context.Context, t *ledger.Transaction) (e *entry, k
 	if e, known = b.entries[t.ID]; known {
 		b.room.Release(room)
 		return e, true, nil
+	}
+	if b.most > 0 && len(b.entries) >= b.most {
+		b.room.Release(room)
+		return nil, false, ErrBusy
 	}
 	for i, in := range t.Inputs {
 		if in.Fulfills == nil {
@@ -308,12 +316,60 @@ func (b *backlog) entered(ids []string) {
 func (b *backlog) decided(ids []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	known := 0
 	for _, id := range ids {
 		if e, ok := b.entries[id]; ok {
 			b.drop(e)
+			known++
 		}
 	}
+	b.pace.add(known, time.Now())
 	b.wakeLagging(ids)
+}
+
+// retryAfter is how long half of what waits takes to be decided, as far as the
+// last seconds tell.
+func (b *backlog) retryAfter() time.Duration {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.pace.time(len(b.entries) / 2)
+}
+
+// pace is how many transactions per second are decided.
+type pace struct {
+	since     time.Time
+	count     int
+	perSecond float64
+}
+
+const (
+	// A pace is measured over paceSpan, and what took longer than paceIdle had
+	// nothing to do meanwhile.
+	paceSpan = time.Second
+	paceIdle = 10 * time.Second
+	// Bounds of what clients are told.
+	leastRetry = time.Second
+	mostRetry  = 30 * time.Second
+)
+
+func (p *pace) add(count int, now time.Time) {
+	p.count += count
+	switch took := now.Sub(p.since); {
+	case took > paceIdle:
+		p.since, p.count = now, 0
+	case took >= paceSpan:
+		p.perSecond = float64(p.count) / took.Seconds()
+		p.since, p.count = now, 0
+	}
+}
+
+// time is how long so many take, within the bounds.
+func (p *pace) time(count int) time.Duration {
+	if p.perSecond <= 0 {
+		return leastRetry
+	}
+	seconds := min(float64(count)/p.perSecond, mostRetry.Seconds())
+	return max(leastRetry, time.Duration(seconds*float64(time.Second)))
 }
 
 // revive notes that a block with these transactions became invalid. live tells

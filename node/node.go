@@ -56,10 +56,13 @@ type Options struct {
 	// ReassignDelay is how long an entry of the backlog may lie with one node
 	// before the next one takes it.
 	ReassignDelay time.Duration
-	Queries       QueryOptions
-	Logger        *slog.Logger
-	Registry      prometheus.Registerer // nil: metrics are counted for nobody
-	FS            vfs.FS                // nil: the machine's own file system
+	// MaxBacklog is with how many undecided transactions posts are still
+	// taken. 0 is as many as their bytes allow.
+	MaxBacklog int
+	Queries    QueryOptions
+	Logger     *slog.Logger
+	Registry   prometheus.Registerer // nil: metrics are counted for nobody
+	FS         vfs.FS                // nil: the machine's own file system
 
 	patience time.Duration // of tests: defaultPatience
 }
@@ -143,7 +146,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if n.state, err = chainstate.Open(filepath.Join(o.StatePath, chainstateFolder), o.FS); err != nil {
 		return nil, errors.Join(err, n.journal.Close())
 	}
-	n.backlog = newBacklog(n)
+	n.backlog = newBacklog(n, o.MaxBacklog)
 	n.maker = newMaker(n)
 	n.voter = newVoter(n)
 	n.effects = newEffects(n)

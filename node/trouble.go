@@ -176,7 +176,11 @@ func (n *Node) Ready() error {
 	n.trouble.mu.Lock()
 	for task, err := range n.trouble.tasks {
 		n.trouble.mu.Unlock()
-		return fmt.Errorf("%w: %s: %w", ErrNotReady, task, err)
+		// Its own words are in the log: they would tell clients addresses.
+		if isDatabaseFault(err) {
+			return errDown
+		}
+		return fmt.Errorf("%w: its %s tries again what failed", ErrNotReady, task)
 	}
 	n.trouble.mu.Unlock()
 	if !n.isCaughtUp() {
@@ -205,7 +209,7 @@ func (n *Node) canPost() error {
 var errDown = fmt.Errorf("%w: its database does not answer", ErrNotReady)
 
 // RetryAfter is how long a client should wait before it posts again.
-func (n *Node) RetryAfter() time.Duration { return time.Second }
+func (n *Node) RetryAfter() time.Duration { return n.backlog.retryAfter() }
 
 func sleep(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)

@@ -21,6 +21,7 @@ var errMissed = errors.New("not every target was met, or something failed: see t
 func (a *app) benchCommand() *cobra.Command {
 	var o bench.Options
 	var asJSON bool
+	var node nodeAccess
 	cmd := &cobra.Command{
 		Use:   "bench",
 		Short: "Measure a running node.",
@@ -35,9 +36,13 @@ func (a *app) benchCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if o.URL == "" {
-				o.URL = "http://" + settings.Server.Bind
+			if o.URL = node.url; o.URL == "" {
+				o.URL = settings.Server.URL()
 			}
+			if o.TLS, err = node.tlsConfig(); err != nil {
+				return err
+			}
+			o.Token = a.apiToken()
 			if o.CouchDB, err = couchOf(settings.Database); err != nil {
 				return err
 			}
@@ -63,7 +68,7 @@ func (a *app) benchCommand() *cobra.Command {
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&o.URL, "url", "", "the node's `URL` (default: server.bind of the settings)")
+	node.flags(flags, "the node's `URL` (default: server.bind of the settings)")
 	flags.IntVar(&o.Count, "count", 0, "how many CREATEs of a load, then as many TRANSFERs (default 20000)")
 	flags.IntSliceVar(&o.Connections, "connections", nil, "how many connections post at once, in one load after the other (default 32; with couchdb 256,32)")
 	flags.BoolVar(&o.Full, "full", false, "100,000 transactions, an owner with 100,000 outputs, an asset with 20,000 transfers, 1000 pages of a query")

@@ -163,7 +163,7 @@ func (a *app) withIndexes(ctx context.Context, work func(context.Context, stated
 		switch {
 		case errors.Is(err, statedb.ErrLocked):
 			return fmt.Errorf("the database in %s is open in another process, perhaps the running node, which deploys its indexes by itself and tells at "+
-				"`POST http://%s/api/v1/query/explain` which of them a selector uses; stop it to use this command", settings.Database.Path, settings.Server.Bind)
+				"`POST %s/api/v1/query/explain` which of them a selector uses; stop it to use this command", settings.Database.Path, settings.Server.URL())
 		case errors.Is(err, statedb.ErrNoDatabase):
 			return noLedger(settings)
 		}

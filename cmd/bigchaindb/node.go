@@ -88,6 +88,10 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	if err != nil {
 		return err
 	}
+	api, err := apiOptions(settings.Server, logger.With(logging.Component, logging.HTTP))
+	if err != nil {
+		return err
+	}
 	// Before anything is opened: the commonest mistake is a second node.
 	listener, err := net.Listen("tcp", settings.Server.Bind)
 	if err != nil {
@@ -105,7 +109,7 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	}
 	n, err := node.Open(ctx, node.Options{
 		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules, Indexes: all,
-		ReassignDelay: settings.BacklogReassignDelay, Logger: logger, Registry: registry,
+		ReassignDelay: settings.BacklogReassignDelay, MaxBacklog: settings.Server.Limits.Backlog, Logger: logger, Registry: registry,
 		Queries: node.QueryOptions{
 			BatchRows: settings.Database.InternalQueryLimit, MaxRows: settings.Database.TotalQueryLimit, NoScans: !settings.Database.AllowScans,
 		},
@@ -113,11 +117,10 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	if err != nil {
 		return err
 	}
-	server := httpapi.New(n, httpapi.Options{
-		Version: ownVersion, TrustForwarded: settings.Server.TrustForwarded, MaxRequests: settings.Server.MaxConcurrent(),
-		Registry: registry, Logger: logger.With(logging.Component, logging.HTTP),
-	})
-	return serve(ctx, n, server, listener, logger)
+	api.Registry = registry
+	at := settings.Server
+	at.Bind = listener.Addr().String()
+	return serve(ctx, n, httpapi.New(n, api), listener, at.URL(), logger)
 }
 
 // stopTime is how long running requests may take after the signal to stop.
@@ -125,13 +128,13 @@ const stopTime = 10 * time.Second
 
 // serve runs node and server until ctx ends or one of them fails. The server
 // stops first, so that what it accepted the node still finishes.
-func serve(ctx context.Context, n *node.Node, server *httpapi.Server, listener net.Listener, logger *slog.Logger) error {
+func serve(ctx context.Context, n *node.Node, server *httpapi.Server, listener net.Listener, url string, logger *slog.Logger) error {
 	work, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	nodeEnd, serverEnd := make(chan error, 1), make(chan error, 1)
 	go func() { nodeEnd <- n.Run(work) }()
 	go func() { serverEnd <- server.Serve(listener) }()
-	logger.Info("the node runs", "api", "http://"+listener.Addr().String()+"/api/v1/", "public_key", n.PublicKey())
+	logger.Info("the node runs", "api", url+"/api/v1/", "public_key", n.PublicKey())
 
 	stop := func() error {
 		wait, done := context.WithTimeout(context.WithoutCancel(ctx), stopTime)

@@ -192,6 +192,9 @@ func (a *app) startSettings() (settings configs.Settings, warnings []string, err
 	if err := settings.CheckTLS(); err != nil {
 		return settings, nil, err
 	}
+	if _, err := serverTLS(settings.Server.TLS, slog.New(slog.DiscardHandler)); err != nil {
+		return settings, nil, err
+	}
 	if a.rethinkDB {
 		if err := checkDevRethinkDB(settings); err != nil {
 			return settings, nil, err

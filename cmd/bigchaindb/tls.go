@@ -23,17 +23,13 @@ func tlsConfig(s configs.Database) (*tls.Config, error) {
 	}
 	config := &tls.Config{MinVersion: tls.VersionTLS12}
 	if s.CACert != "" {
-		text, err := os.ReadFile(s.CACert)
-		if err != nil {
-			return nil, fmt.Errorf("database.ca_cert: %w", err)
-		}
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(text) {
-			return nil, fmt.Errorf("database.ca_cert: %s holds no certificate in PEM form", s.CACert)
+		var err error
+		if config.RootCAs, err = authorities("database.ca_cert", s.CACert); err != nil {
+			return nil, err
 		}
 	}
 	if s.CertFile != "" {
-		pair, err := ownCertificate(s)
+		pair, err := databaseFiles(s).load()
 		if err != nil {
 			return nil, err
 		}
@@ -55,35 +51,68 @@ func tlsConfig(s configs.Database) (*tls.Config, error) {
 	return config, nil
 }
 
-// ownCertificate reads the node's own certificate and its private key, which
-// stands in the same file where database.keyfile is not set.
-func ownCertificate(s configs.Database) (tls.Certificate, error) {
-	certificate, err := os.ReadFile(s.CertFile)
+// authorities reads the certificates of a PEM file that a setting or a flag
+// names.
+func authorities(setting, file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("database.certfile: %w", err)
+		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
-	setting, file, key := "database.certfile", s.CertFile, certificate
-	if s.KeyFile != "" {
-		setting, file = "database.keyfile", s.KeyFile
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s: %s holds no certificate in PEM form", setting, file)
+	}
+	return pool, nil
+}
+
+// certificateFiles are the settings that name a certificate and its private
+// key, which stands in the same file where keyFile is not set.
+type certificateFiles struct {
+	section    string // such as database
+	certFile   string
+	keyFile    string
+	passphrase configs.Secret
+}
+
+func databaseFiles(s configs.Database) certificateFiles {
+	return certificateFiles{"database", s.CertFile, s.KeyFile, s.KeyFilePassphrase}
+}
+
+func (f certificateFiles) load() (tls.Certificate, error) {
+	setting, file := f.section+".certfile", f.certFile
+	certificate, err := os.ReadFile(file)
+	if err != nil {
+		return tls.Certificate{}, fmt.Errorf("%s: %w", setting, err)
+	}
+	key := certificate
+	if f.keyFile != "" {
+		setting, file = f.section+".keyfile", f.keyFile
 		if key, err = os.ReadFile(file); err != nil {
 			return tls.Certificate{}, fmt.Errorf("%s: %w", setting, err)
 		}
 	}
-	plain, err := decrypted(key, string(s.KeyFilePassphrase))
-	if err != nil {
+	plain, err := decrypted(key, string(f.passphrase))
+	switch passphrase := f.section + ".keyfile_passphrase"; {
+	case errors.Is(err, errNoPassphrase):
+		return tls.Certificate{}, fmt.Errorf("%s: the private key in %s is encrypted, and %s is not set (better in the environment: %s)",
+			setting, file, passphrase, configs.EnvName(passphrase))
+	case errors.Is(err, errWrongPassphrase):
+		return tls.Certificate{}, fmt.Errorf("%s: the private key in %s cannot be decrypted: %s is not its passphrase, or it is encrypted in a way that is not supported (PKCS#8 with PBKDF2 or scrypt and AES, or the older PEM encryption, are)",
+			setting, file, passphrase)
+	case err != nil:
 		return tls.Certificate{}, fmt.Errorf("%s: the private key in %s %w", setting, file, err)
 	}
 	pair, err := tls.X509KeyPair(certificate, plain)
 	if err != nil {
-		return tls.Certificate{}, fmt.Errorf("database.certfile, database.keyfile: %w", err)
+		return tls.Certificate{}, fmt.Errorf("%s.certfile, %s.keyfile: %w", f.section, f.section, err)
 	}
 	return pair, nil
 }
 
-// What is wrong with a private key, as the end of a sentence about it.
+// What is wrong with a private key.
 var (
-	errNoPassphrase    = errors.New("is encrypted, and database.keyfile_passphrase is not set (better in the environment: BIGCHAINDB_DATABASE_KEYFILE_PASSPHRASE)")
-	errWrongPassphrase = errors.New("cannot be decrypted: database.keyfile_passphrase is not its passphrase, or it is encrypted in a way that is not supported (PKCS#8 with PBKDF2 or scrypt and AES, or the older PEM encryption, are)")
+	errNoPassphrase    = errors.New("it is encrypted")
+	errWrongPassphrase = errors.New("it cannot be decrypted")
 )
 
 // decrypted gives the private key of a PEM file in clear, as PEM. A file

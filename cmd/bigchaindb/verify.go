@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os/signal"
 	"path/filepath"
 	"strconv"
@@ -16,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/couchledger/couchledger/configs"
-	"github.com/couchledger/couchledger/httpapi/client"
 	"github.com/couchledger/couchledger/node/verify"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -33,7 +31,7 @@ const verifyTimeout = 2 * time.Minute
 // verifyCall is one call of verify.
 type verifyCall struct {
 	a       *app
-	url     string
+	node    nodeAccess
 	scratch string
 	asJSON  bool
 }
@@ -66,7 +64,7 @@ Exit code: 0 the ledger is sound, 1 there are findings, 2 it could not be checke
 		},
 	}
 	flags := cmd.Flags()
-	flags.StringVar(&c.url, "url", "", "read from the running node at this `URL` instead of the database")
+	c.node.flags(flags, "read from the running node at this `URL` instead of the database")
 	flags.StringVar(&c.scratch, "scratch", "", "the `folder` for what it keeps on disk while it works (default: state.path; with --url a temporary one)")
 	flags.BoolVar(&c.asJSON, "json", false, "print the report as JSON")
 	return cmd
@@ -81,7 +79,7 @@ func verifyIn(folder string) string { return filepath.Join(folder, "verify") }
 
 func (c *verifyCall) run(ctx context.Context) error {
 	tuneMemory()
-	if c.url != "" {
+	if c.node.url != "" {
 		return c.remote(ctx)
 	}
 	settings, err := c.a.load()
@@ -104,8 +102,8 @@ func (c *verifyCall) run(ctx context.Context) error {
 		}
 		switch {
 		case errors.Is(err, statedb.ErrLocked):
-			return fmt.Errorf("the database in %s is open in another process, perhaps the running node; `bigchaindb verify --url http://%s` checks what that serves",
-				settings.Database.Path, settings.Server.Bind)
+			return fmt.Errorf("the database in %s is open in another process, perhaps the running node; `bigchaindb verify --url %s` checks what that serves",
+				settings.Database.Path, settings.Server.URL())
 		case errors.Is(err, statedb.ErrNoDatabase):
 			return fmt.Errorf("the database `%s` does not exist; `bigchaindb init` makes it", settings.Database.Name)
 		}
@@ -123,11 +121,11 @@ func nameOf(s configs.Database) string {
 
 // remote verifies what a node serves.
 func (c *verifyCall) remote(ctx context.Context) error {
-	source, err := client.New(c.url, client.WithHTTPClient(&http.Client{Timeout: verifyTimeout}))
+	source, err := c.a.nodeClient(c.node, verifyTimeout)
 	if err != nil {
 		return err
 	}
-	o := verify.Options{Ledger: c.url}
+	o := verify.Options{Ledger: c.node.url}
 	if c.scratch != "" {
 		o.Scratch = verifyIn(c.scratch)
 	}

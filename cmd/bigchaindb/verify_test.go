@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/http/httptest"
 	"path/filepath"
@@ -102,8 +103,9 @@ func TestVerifyInterrupted(t *testing.T) {
 	}
 }
 
-// TestVerifyURL verifies a node that runs.
-func TestVerifyURL(t *testing.T) {
+// servedLedger serves a new ledger until the test ends.
+func servedLedger(t *testing.T, opts httpapi.Options) *httpapi.Server {
+	t.Helper()
 	u := newUser(t)
 	u.must(0, "-y configure embedded", "")
 	s := u.settings("")
@@ -119,15 +121,29 @@ func TestVerifyURL(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, db.Close()); err != nil {
+			t.Error(err)
+		}
+	})
 	for deadline := time.Now().Add(30 * time.Second); n.Ready() != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal(n.Ready())
 		}
 	}
-	server := httptest.NewServer(httpapi.New(n, httpapi.Options{Version: ownVersion, Logger: slog.New(slog.DiscardHandler)}))
+	opts.Version, opts.Logger = ownVersion, slog.New(slog.DiscardHandler)
+	return httpapi.New(n, opts)
+}
+
+// TestVerifyURL verifies a node that runs.
+func TestVerifyURL(t *testing.T) {
+	u := newUser(t)
+	server := httptest.NewServer(servedLedger(t, httpapi.Options{}))
+	defer server.Close()
 	out := u.must(0, "verify --url "+server.URL, "")
 	for _, part := range []string{"ledger        " + server.URL, "1 valid", "not looked at", "The ledger is sound."} {
 		if !strings.Contains(out, part) {
@@ -135,14 +151,6 @@ func TestVerifyURL(t *testing.T) {
 		}
 	}
 	u.must(0, "verify --json --url "+server.URL+" --scratch "+u.file("scratch"), "")
-	server.Close()
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
-	if err := db.Close(); err != nil {
-		t.Error(err)
-	}
 }
 
 // TestVerifyProgress tells on a terminal often, else now and then.

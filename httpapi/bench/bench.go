@@ -11,6 +11,7 @@ package bench
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +32,10 @@ import (
 type Options struct {
 	// URL is the node's address, http or https. "" is http://localhost:9984.
 	URL string
+	// TLS is for https; nil trusts what the system does.
+	TLS *tls.Config `json:"-"`
+	// Token is shown to the node; "" for none.
+	Token string `json:"-"`
 	// AllowRemote permits nodes that are not on this machine: the load writes
 	// to the ledger for good.
 	AllowRemote bool
@@ -157,9 +162,9 @@ func Run(ctx context.Context, opts Options, w io.Writer) (Report, error) {
 			return Report{}, err
 		}
 	}
-	transport := &http.Transport{MaxIdleConnsPerHost: 4, Proxy: nil}
+	transport := &http.Transport{MaxIdleConnsPerHost: 4, Proxy: nil, TLSClientConfig: opts.TLS}
 	defer transport.CloseIdleConnections()
-	c, err := client.New(opts.URL, client.WithHTTPClient(&http.Client{Transport: transport}))
+	c, err := client.New(opts.URL, client.WithHTTPClient(&http.Client{Transport: transport}), client.WithToken(opts.Token))
 	if err != nil {
 		return Report{}, err
 	}

@@ -153,7 +153,7 @@ func (r *run) lastPage(ctx context.Context, path string) (last string, rows int,
 	}
 	defer w.close()
 	for next := path; next != ""; {
-		resp, err := w.do(http.MethodGet, next, nil)
+		resp, _, err := r.ask(ctx, w, http.MethodGet, next, nil)
 		if err != nil || resp.status != http.StatusOK {
 			return "", 0, errors.New("bench: reading pages: " + failure(resp, err))
 		}
@@ -187,9 +187,8 @@ func (r *run) compare(ctx context.Context, label string, long, short question, r
 	var took [2][]time.Duration
 	for i := range historyReads {
 		for which, q := range []question{long, short} {
-			begin := time.Now()
-			resp, err := w.do(q.method, q.path, q.body)
-			took[which] = append(took[which], time.Since(begin))
+			resp, lasted, err := r.ask(ctx, w, q.method, q.path, q.body)
+			took[which] = append(took[which], lasted)
 			if err != nil || resp.status != http.StatusOK {
 				return 0, 0, errors.New("bench: " + label + ": " + failure(resp, err))
 			}

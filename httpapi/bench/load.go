@@ -148,37 +148,44 @@ func (r *run) preSign(ctx context.Context, label string, count int, make maker) 
 	return signed, failed
 }
 
-// maxRetries bounds how often one transaction is posted again after a 503.
+// maxRetries bounds how often a request is repeated after a 429 or 503.
 const maxRetries = 30
 
-// post sends one transaction, again after each 503 when its Retry-After is
-// over, and tells how long the POST that succeeded took.
-func (r *run) post(ctx context.Context, w *wire, t *ledger.Transaction, told chan time.Time) (time.Duration, bool) {
-	r.tracker.expect(t.ID, told)
+// ask sends a request, again after each 429 and 503 when its Retry-After is
+// over, and tells how long the last answer took.
+func (r *run) ask(ctx context.Context, w *wire, method, path string, body []byte) (response, time.Duration, error) {
 	for try := 0; ; try++ {
 		begin := time.Now()
-		resp, err := w.do(http.MethodPost, "/api/v1/transactions/", t.Bytes())
-		if err == nil && resp.status == http.StatusAccepted {
-			return time.Since(begin), true
+		resp, err := w.do(method, path, body)
+		took := time.Since(begin)
+		if err != nil || resp.status != http.StatusServiceUnavailable && resp.status != http.StatusTooManyRequests || try == maxRetries {
+			return resp, took, err
 		}
-		if err == nil && resp.status == http.StatusServiceUnavailable && try < maxRetries {
-			r.mu.Lock()
-			r.retries++
-			r.mu.Unlock()
-			seconds, err := strconv.Atoi(resp.header.Get("Retry-After"))
-			if err != nil || seconds < 1 {
-				seconds = 1
-			}
-			select {
-			case <-time.After(time.Duration(seconds) * time.Second):
-				continue
-			case <-ctx.Done():
-			}
+		r.mu.Lock()
+		r.retries++
+		r.mu.Unlock()
+		seconds, err := strconv.Atoi(resp.header.Get("Retry-After"))
+		if err != nil || seconds < 1 {
+			seconds = 1
 		}
-		r.fail(failure(resp, err))
-		r.tracker.forget(t.ID)
-		return 0, false
+		select {
+		case <-time.After(time.Duration(seconds) * time.Second):
+		case <-ctx.Done():
+			return resp, took, nil
+		}
 	}
+}
+
+// post sends one transaction and tells how long the POST that succeeded took.
+func (r *run) post(ctx context.Context, w *wire, t *ledger.Transaction, told chan time.Time) (time.Duration, bool) {
+	r.tracker.expect(t.ID, told)
+	resp, took, err := r.ask(ctx, w, http.MethodPost, "/api/v1/transactions/", t.Bytes())
+	if err == nil && resp.status == http.StatusAccepted {
+		return took, true
+	}
+	r.fail(failure(resp, err))
+	r.tracker.forget(t.ID)
+	return 0, false
 }
 
 // percentile of sorted or unsorted durations; p is 0 to 1.

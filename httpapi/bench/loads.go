@@ -102,7 +102,7 @@ func (r *run) createsAndTransfers(ctx context.Context, connections, backlog int)
 		}
 		templates[i] = ledger.SourceOf(t, 0)
 	}
-	requests, err := r.couchRequests()
+	requests, err := r.couchRequests(ctx)
 	if err != nil {
 		return l, nil, err
 	}
@@ -133,7 +133,7 @@ func (r *run) createsAndTransfers(ctx context.Context, connections, backlog int)
 	if l.behind = time.Since(begin); !settled {
 		r.fail(fmt.Sprintf("%v after a load the node has not written everything: what CouchDB did for it is not counted whole", settleTime))
 	}
-	after, err := r.couchRequests()
+	after, err := r.couchRequests(ctx)
 	l.requests = after - requests
 	return l, ids, err
 }
@@ -148,7 +148,7 @@ func (r *run) named(label string, connections int) string {
 
 // couchRequests is how many requests the node has sent to CouchDB; 0 without
 // one.
-func (r *run) couchRequests() (float64, error) {
+func (r *run) couchRequests(ctx context.Context) (float64, error) {
 	if r.couch == nil {
 		return 0, nil
 	}
@@ -157,7 +157,7 @@ func (r *run) couchRequests() (float64, error) {
 		return 0, err
 	}
 	defer w.close()
-	resp, err := w.do(http.MethodGet, "/metrics", nil)
+	resp, _, err := r.ask(ctx, w, http.MethodGet, "/metrics", nil)
 	if err != nil || resp.status != http.StatusOK {
 		return 0, errors.New("bench: the node's metrics: " + failure(resp, err))
 	}

@@ -80,7 +80,7 @@ func (r *run) reads(ctx context.Context, ids []string) (float64, error) {
 			// the ids out of order.
 			const stride = 7919
 			id := ids[int(next.Add(stride))%len(ids)]
-			resp, err := w.do(http.MethodGet, "/api/v1/transactions/"+id, nil)
+			resp, _, err := r.ask(ctx, w, http.MethodGet, "/api/v1/transactions/"+id, nil)
 			if err != nil || resp.status != http.StatusOK {
 				r.fail("GET: " + failure(resp, err))
 				continue

@@ -62,7 +62,7 @@ func (r *run) walk(ctx context.Context, first question) (far question, page int,
 	r.progress.start("walking through a query", farPage)
 	var sizes [2]int // of the first page and the last one read, in bytes
 	for next := first; page < farPage; {
-		resp, err := w.do(next.method, next.path, next.body)
+		resp, _, err := r.ask(ctx, w, next.method, next.path, next.body)
 		if err != nil || resp.status != http.StatusOK {
 			return far, 0, errors.New("bench: reading pages of a query: " + failure(resp, err))
 		}

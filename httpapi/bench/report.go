@@ -40,8 +40,8 @@ type Report struct {
 	Figures []Figure  `json:"figures"`
 	// Errors counts failed requests and lost transactions by kind.
 	Errors map[string]int `json:"errors"`
-	// Retries counts answers of 503 after which a POST was repeated.
-	Retries int `json:"retries_after_503"`
+	// Retries counts answers of 429 and 503 after which a request was repeated.
+	Retries int `json:"retries_after_429_or_503"`
 }
 
 // OK reports whether every target was met and nothing failed.
@@ -135,7 +135,7 @@ func (r Report) WriteTable(w io.Writer) error {
 		}
 		b.WriteString(strings.TrimRight(fmt.Sprintf(row, f.Name, number(f.Value), f.Unit, ratio, f.Target, verdict), " \n") + "\n")
 	}
-	fmt.Fprintf(&b, "\n503 answered and retried: %d\n", r.Retries)
+	fmt.Fprintf(&b, "\n429 or 503 answered and retried: %d\n", r.Retries)
 	if len(r.Errors) == 0 {
 		b.WriteString("errors: none\n")
 	}

@@ -152,7 +152,7 @@ func (r *run) drain(ctx context.Context) {
 			return
 		}
 		for _, id := range ids {
-			r.poll(w, id)
+			r.poll(ctx, w, id)
 		}
 		r.progress.at(r.tracker.done())
 		select {
@@ -164,8 +164,8 @@ func (r *run) drain(ctx context.Context) {
 }
 
 // poll looks at the status of a transaction whose event did not come.
-func (r *run) poll(w *wire, id string) {
-	resp, err := w.do(http.MethodGet, "/api/v1/statuses?tx_id="+id, nil)
+func (r *run) poll(ctx context.Context, w *wire, id string) {
+	resp, _, err := r.ask(ctx, w, http.MethodGet, "/api/v1/statuses?tx_id="+id, nil)
 	if err != nil {
 		return // asked again later
 	}

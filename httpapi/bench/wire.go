@@ -19,10 +19,12 @@ import (
 // hands every request through two more goroutines, which on a machine shared
 // with the node is a good part of what is measured.
 type wire struct {
-	url  *url.URL
-	conn net.Conn // nil until needed, and after an error
-	in   *bufio.Reader
-	out  []byte
+	url   *url.URL
+	tls   *tls.Config
+	token string
+	conn  net.Conn // nil until needed, and after an error
+	in    *bufio.Reader
+	out   []byte
 }
 
 // response is an answer, read whole.
@@ -37,7 +39,7 @@ func (r *run) dial() (*wire, error) {
 	if err != nil {
 		return nil, fmt.Errorf("bench: %w", err)
 	}
-	return &wire{url: u}, nil
+	return &wire{url: u, tls: r.opts.TLS, token: r.opts.Token}, nil
 }
 
 func (w *wire) close() {
@@ -68,6 +70,9 @@ func (w *wire) once(method, path string, body []byte) (response, error) {
 		return response{}, err
 	}
 	w.out = append(w.out[:0], method+" "+path+" HTTP/1.1\r\nHost: "+w.url.Host...)
+	if w.token != "" {
+		w.out = append(w.out, "\r\nAuthorization: Bearer "+w.token...)
+	}
 	if body != nil {
 		w.out = append(w.out, "\r\nContent-Type: application/json\r\nContent-Length: "...)
 		w.out = strconv.AppendInt(w.out, int64(len(body)), 10)
@@ -94,7 +99,7 @@ func (w *wire) connect() (err error) {
 		if port == "" {
 			port = "443"
 		}
-		w.conn, err = tls.DialWithDialer(dialer, "tcp", net.JoinHostPort(host, port), nil)
+		w.conn, err = tls.DialWithDialer(dialer, "tcp", net.JoinHostPort(host, port), w.tls)
 	} else {
 		if port == "" {
 			port = "80"

@@ -13,8 +13,10 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -28,7 +30,7 @@ import (
 type Error struct {
 	Status  int // HTTP status
 	Message string
-	// RetryAfter is how long a 503 asks to wait, else 0.
+	// RetryAfter is how long a 429 or 503 asks to wait, else 0.
 	RetryAfter time.Duration
 }
 
@@ -46,6 +48,9 @@ type Client struct {
 	base *url.URL // without a trailing slash
 	http *http.Client
 	page int
+
+	token    string        // "" for none
+	patience time.Duration // with a node that asks to come again
 }
 
 // Option changes a Client.
@@ -57,8 +62,20 @@ func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h
 // WithPageSize asks for pages of n rows, 1 to 1000.
 func WithPageSize(n int) Option { return func(c *Client) { c.page = n } }
 
+// WithToken shows a token to the node, "" none. It belongs into an https
+// address.
+func WithToken(token string) Option { return func(c *Client) { c.token = token } }
+
+// WithPatience repeats requests that are answered with 429 or 503 after the time
+// that Retry-After names, as long as the waits are no more than d in all.
+// Without it such answers are an *Error at once.
+func WithPatience(d time.Duration) Option { return func(c *Client) { c.patience = d } }
+
 // New makes a client of the node at baseURL, such as http://localhost:9984.
 func New(baseURL string, options ...Option) (*Client, error) {
+	if strings.Contains(baseURL, "@") { // and not repeated in the error: it may be a password
+		return nil, errors.New("client: the node's address holds a user or a password: a node takes a token (WithToken)")
+	}
 	base, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" {
 		return nil, fmt.Errorf("client: %q is no http or https address", baseURL)
@@ -92,7 +109,7 @@ func (c *Client) Post(ctx context.Context, t *ledger.Transaction, mode Mode) (va
 		return false, fmt.Errorf("client: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
 		return false, fmt.Errorf("client: posting %s: %w", t.ID, err)
 	}
@@ -147,6 +164,51 @@ func (c *Client) status(ctx context.Context, parameter, id string) (string, erro
 	return answer.Status, nil
 }
 
+// send sends a request with the token, again when the node asks for that. Its
+// body must be one that net/http can read again. All requests may be repeated:
+// a transaction that is posted twice is in the ledger once.
+func (c *Client) send(req *http.Request) (*http.Response, error) {
+	c.authorize(req.Header)
+	for waited := time.Duration(0); ; {
+		resp, err := c.http.Do(req)
+		if err != nil || resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
+			return resp, err
+		}
+		wait := max(time.Second, retryAfter(resp))
+		if waited += wait; waited > c.patience {
+			return resp, nil
+		}
+		_ = resp.Body.Close() // there is another answer to come
+		timer := time.NewTimer(wait)
+		select {
+		case <-req.Context().Done():
+			timer.Stop()
+			return nil, req.Context().Err()
+		case <-timer.C:
+		}
+		if req.GetBody != nil {
+			if req.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+func (c *Client) authorize(header http.Header) {
+	if c.token != "" {
+		header.Set("Authorization", "Bearer "+c.token)
+	}
+}
+
+// retryAfter is how long an answer asks to wait, 0 where it does not say.
+func retryAfter(resp *http.Response) time.Duration {
+	seconds, err := strconv.Atoi(resp.Header.Get("Retry-After"))
+	if err != nil || seconds < 0 || seconds > math.MaxInt32 {
+		return 0
+	}
+	return time.Duration(seconds) * time.Second
+}
+
 // get fetches a path with its query, and the path of the next page if the
 // answer has one.
 func (c *Client) get(ctx context.Context, path string) (body []byte, next string, err error) {
@@ -154,7 +216,7 @@ func (c *Client) get(ctx context.Context, path string) (body []byte, next string
 	if err != nil {
 		return nil, "", fmt.Errorf("client: %w", err)
 	}
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
 		return nil, "", fmt.Errorf("client: %w", err)
 	}
@@ -192,10 +254,7 @@ func nextPath(header http.Header) (string, error) {
 
 // readError turns an error answer into an *Error.
 func readError(resp *http.Response) error {
-	e := &Error{Status: resp.StatusCode, Message: http.StatusText(resp.StatusCode)}
-	if seconds, err := strconv.Atoi(resp.Header.Get("Retry-After")); err == nil && seconds > 0 {
-		e.RetryAfter = time.Duration(seconds) * time.Second
-	}
+	e := &Error{Status: resp.StatusCode, Message: http.StatusText(resp.StatusCode), RetryAfter: retryAfter(resp)}
 	const most = 64 << 10
 	body, err := io.ReadAll(io.LimitReader(resp.Body, most))
 	var answer struct{ Message string }

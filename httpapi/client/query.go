@@ -109,7 +109,7 @@ func (c *Client) ask(ctx context.Context, path string, q Query, answer any) erro
 		return fmt.Errorf("client: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/json")
-	resp, err := c.http.Do(req)
+	resp, err := c.send(req)
 	if err != nil {
 		return fmt.Errorf("client: %w", err)
 	}

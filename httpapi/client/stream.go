@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/http"
 
 	"github.com/coder/websocket"
 )
@@ -27,7 +28,9 @@ type Stream struct {
 // have missed events: open a new one and look at the statuses of what is
 // awaited.
 func (c *Client) Stream(ctx context.Context) (*Stream, error) {
-	conn, resp, err := websocket.Dial(ctx, c.base.String()+"/api/v1/streams/valid_tx", &websocket.DialOptions{HTTPClient: c.http})
+	header := http.Header{}
+	c.authorize(header)
+	conn, resp, err := websocket.Dial(ctx, c.base.String()+"/api/v1/streams/valid_tx", &websocket.DialOptions{HTTPClient: c.http, HTTPHeader: header})
 	if err != nil {
 		if resp != nil && resp.StatusCode >= 400 {
 			return nil, readError(resp)
