@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -46,11 +45,8 @@ const bloomBits = 10
 func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
-		if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
-			return nil, err
-		}
 	}
-	if err := fs.MkdirAll(folder, 0o700); err != nil {
+	if err := disk.MakeFolder(fs, folder); err != nil {
 		return nil, err
 	}
 	s := &Store{folder: folder, failed: make(chan struct{})}

@@ -70,11 +70,11 @@ func openStore(path string, opts Options) (s *store, err error) {
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	fsys := opts.fs
+	fsys := opts.FS
 	if fsys == nil {
 		fsys = vfs.Default
 	}
-	if err := fsys.MkdirAll(path, 0o700); err != nil {
+	if err := disk.MakeFolder(fsys, path); err != nil {
 		return nil, fmt.Errorf("embedded: make the folder: %w", err)
 	}
 	if s.lock, err = lockFolder(fsys, path); err != nil {
@@ -116,10 +116,14 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 	if cacheBytes <= 0 {
 		cacheBytes = defaultCacheBytes
 	}
+	tableBytes := o.MemTableBytes
+	if tableBytes <= 0 {
+		tableBytes = memTableBytes
+	}
 	opts := &pebble.Options{
 		// Pebble takes the memory tables out of its cache.
-		CacheSize:                   cacheBytes + maxMemTables*memTableBytes,
-		MemTableSize:                memTableBytes,
+		CacheSize:                   cacheBytes + maxMemTables*int64(tableBytes),
+		MemTableSize:                uint64(tableBytes),
 		MemTableStopWritesThreshold: maxMemTables,
 		MaxOpenFiles:                maxOpenFiles,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
