@@ -208,6 +208,8 @@ func (n *Node) Run(ctx context.Context) error {
 		n.drain()
 	}
 	cancel()
+	n.state.GiveUp()
+	n.journal.GiveUp()
 	group.Wait()
 	n.hub.close()
 	return errors.Join(err, n.close())

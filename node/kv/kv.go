@@ -50,13 +50,14 @@ func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{folder: folder, failed: make(chan struct{})}
+	s.disk = disk.NewGuard(fs, folder, s.cannotWrite)
 	err := s.write(func() (err error) {
-		s.DB, err = pebble.Open(folder, s.options(size, fs))
+		s.DB, err = pebble.Open(folder, s.options(size))
 		return err
 	})
 	switch {
 	case err == nil:
-		s.opened.Store(true)
+		s.disk.Arm()
 		return s, nil
 	case isLocked(err):
 		return nil, fmt.Errorf("folder %s: %w", folder, ErrLocked)
@@ -77,9 +78,9 @@ func isLocked(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "lock held")
 }
 
-func (s *Store) options(size Size, fs vfs.FS) *pebble.Options {
+func (s *Store) options(size Size) *pebble.Options {
 	options := &pebble.Options{
-		FS: disk.Guard(fs, s.cannotWrite),
+		FS: s.disk.FS(),
 		// Pebble takes the memory tables out of its cache.
 		CacheSize:                   size.Cache + maxMemTables*int64(size.MemTable),
 		MemTableSize:                size.MemTable,

@@ -266,6 +266,8 @@ func (db *DB) take(ctx context.Context, lock chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-db.store.disk.Held():
+		return db.store.heldUp()
 	case <-db.store.halted:
 		return db.store.haltErr
 	}

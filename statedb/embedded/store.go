@@ -28,12 +28,15 @@ import (
 // cannot be written: it calls Logger.Fatalf or panics, with locks held. Here
 // the store halts instead: the first such error is kept, every later
 // operation and every one that waits gets it, and only opening the folder
-// anew, in a new process, helps. A flush or compaction that fails, as on a full
+// anew, in a new process, helps. On a full disk, and for want of file
+// descriptors, what must be durable waits; new work is refused. A flush or compaction that fails, as on a full
 // disk, is tried again by Pebble; until one succeeds writes are refused, since
 // they would block when the memory tables are full.
 type store struct {
+	path   string
 	pebble *pebble.DB
 	lock   *pebble.Lock
+	disk   *disk.Guard
 	log    *slog.Logger
 
 	mu       sync.Mutex
@@ -66,7 +69,7 @@ const (
 )
 
 func openStore(path string, opts Options) (s *store, err error) {
-	s = &store{log: opts.Logger, done: make(chan struct{}), halted: make(chan struct{})}
+	s = &store{path: path, log: opts.Logger, done: make(chan struct{}), halted: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
@@ -74,6 +77,7 @@ func openStore(path string, opts Options) (s *store, err error) {
 	if fsys == nil {
 		fsys = vfs.Default
 	}
+	s.disk = disk.NewGuard(fsys, path, s.cannotWrite)
 	if err := disk.MakeFolder(fsys, path); err != nil {
 		return nil, fmt.Errorf("embedded: make the folder: %w", err)
 	}
@@ -88,9 +92,10 @@ func openStore(path string, opts Options) (s *store, err error) {
 			s.lock.Close()
 		}
 	}()
-	if s.pebble, err = pebble.Open(path, s.options(fsys, opts)); err != nil {
+	if s.pebble, err = pebble.Open(path, s.options(opts)); err != nil {
 		return nil, fmt.Errorf("embedded: open %s: %w", path, err)
 	}
+	s.disk.Arm()
 	s.opened.Store(true)
 	return s, nil
 }
@@ -111,7 +116,7 @@ func lockFolder(fsys vfs.FS, path string) (*pebble.Lock, error) {
 		statedb.ErrLocked, path)
 }
 
-func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
+func (s *store) options(o Options) *pebble.Options {
 	cacheBytes := o.CacheBytes
 	if cacheBytes <= 0 {
 		cacheBytes = defaultCacheBytes
@@ -127,7 +132,7 @@ func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
 		MemTableStopWritesThreshold: maxMemTables,
 		MaxOpenFiles:                maxOpenFiles,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
-		FS:                          disk.Guard(fsys, s.cannotWrite),
+		FS:                          s.disk.FS(),
 		Lock:                        s.lock,
 		Logger:                      logger{s},
 		CompactionConcurrencyRange:  func() (int, int) { return 1, maxCompactions },
@@ -157,20 +162,22 @@ const flushRetryDelay = 20 * time.Millisecond
 // write, which is none.
 func (s *store) backgroundError(err error) {
 	if ended := s.endedFlush.Load(); ended != nil && *ended != nil && errors.Is(err, *ended) {
-		if s.failedFlush.Swap(&err) == nil {
+		if s.failedFlush.Swap(&err) == nil && !disk.Lacks(err) {
 			s.log.Warn("embedded: a flush failed and is tried again", "error", err)
 		}
 		time.Sleep(flushRetryDelay)
 		return
 	}
-	s.log.Warn("embedded: background error", "error", err)
+	if !disk.Lacks(err) { // of which the node tells, once
+		s.log.Warn("embedded: background error", "error", err)
+	}
 }
 
-// cannotWrite halts an open store when its log or manifest cannot be written.
+// cannotWrite halts the store when its log or manifest cannot be written.
 // Errors of other files Pebble handles: flushes and compactions are tried again.
 func (s *store) cannotWrite(name string, err error) bool {
 	base := filepath.Base(name)
-	if !s.opened.Load() || !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
+	if !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
 		return false
 	}
 	s.halt(err)
@@ -180,7 +187,9 @@ func (s *store) cannotWrite(name string, err error) bool {
 // halt keeps the first fatal error and wakes everyone who waits.
 func (s *store) halt(err error) {
 	s.haltOnce.Do(func() {
-		s.haltErr = fmt.Errorf("embedded: %w: the store stopped and must be opened anew: %w", statedb.ErrUnavailable, err)
+		// ErrClosed ends the node, which nothing but a new start helps.
+		s.haltErr = fmt.Errorf("embedded: %w: the folder %s failed: %w; see to the disk and start again (%w)",
+			statedb.ErrUnavailable, s.path, err, statedb.ErrClosed)
 		close(s.halted)
 		s.log.Error("embedded: the store stopped", "error", err)
 	})
@@ -206,10 +215,30 @@ func (s *store) end() { s.inflight.Done() }
 
 // writable says why a write would not get through.
 func (s *store) writable() error {
+	if err := s.lacking(); err != nil {
+		return err
+	}
 	if err := s.failedFlush.Load(); err != nil {
 		return fmt.Errorf("embedded: %w: a flush failed and is being tried again: %w", statedb.ErrUnavailable, *err)
 	}
 	return nil
+}
+
+// lacking says what is lacking for new work, nil when nothing is.
+func (s *store) lacking() error {
+	if err := s.disk.Space(); err != nil {
+		return fmt.Errorf("embedded: %w: %w", statedb.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// heldUp is the answer to those who would wait for a write that waits for
+// space. What became of theirs they must find out when there is some.
+func (s *store) heldUp() error {
+	if err := s.lacking(); err != nil {
+		return err
+	}
+	return fmt.Errorf("embedded: %w: the disk was full", statedb.ErrUnavailable) // there is some already
 }
 
 // wait ends with the first of: ready, the context, a halted store, and, when
@@ -225,6 +254,8 @@ func (s *store) wait(ctx context.Context, ready <-chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.disk.Held():
+		return s.heldUp()
 	case <-s.halted:
 		return s.haltErr
 	case <-s.done:
@@ -266,6 +297,8 @@ func (s *store) apply(ctx context.Context, batch *pebble.Batch, applied, synced 
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.disk.Held():
+		return s.heldUp()
 	case <-s.halted:
 		return s.haltErr
 	}
@@ -282,6 +315,7 @@ func (s *store) close() error {
 	}
 	s.closed = true
 	close(s.done)
+	s.disk.GiveUp()
 	s.mu.Unlock()
 
 	idle := make(chan struct{})
