@@ -30,8 +30,8 @@ func MakeFolder(fsys vfs.FS, path string) error {
 		return err
 	}
 	for _, folder := range above {
-		if folder == "." && fsys != vfs.Default {
-			folder = ""
+		if _, err := fsys.Stat(folder); err != nil {
+			folder = "" // as Pebble's file system in memory calls its root
 		}
 		if err := syncFolder(fsys, folder); err != nil {
 			return err
