@@ -289,7 +289,7 @@ func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 // which never goes back though the clock may.
 func (m *maker) epoch() (chainstate.Epoch, int64) {
 	m.mu.Lock()
-	now := max(time.Now().Unix(), m.last, m.n.genesis.Timestamp)
+	now := max(m.n.clock().Unix(), m.last, m.n.genesis.Timestamp)
 	m.mu.Unlock()
 	e, _ := m.n.state.EpochAt(now) // the first epoch began with the genesis block
 	return e, now

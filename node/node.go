@@ -61,7 +61,8 @@ type Options struct {
 	Registry      prometheus.Registerer // nil: metrics are counted for nobody
 	FS            vfs.FS                // nil: the machine's own file system
 
-	patience time.Duration // of tests: defaultPatience
+	patience time.Duration    // of tests: defaultPatience
+	clock    func() time.Time // of tests: time.Now
 }
 
 // Node is a ledger node. Make one with Open, then call Run.
@@ -73,7 +74,8 @@ type Node struct {
 	indexes  map[string][]statedb.Index // to deploy
 	delay    time.Duration
 	queries  QueryOptions
-	patience time.Duration // with the database when it is asked for its health
+	patience time.Duration    // with the database when it is asked for its health
+	clock    func() time.Time // what others are told; never what a node itself measures time by
 	log      *slog.Logger
 	metrics  *metrics
 
@@ -111,6 +113,9 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.patience == 0 {
 		o.patience = defaultPatience
 	}
+	if o.clock == nil {
+		o.clock = time.Now
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -123,7 +128,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	o.Queries.setDefaults()
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
+		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.clock, log: o.Logger,
 		members:  membersOf(o.Key.Public, o.Keyring),
 		posts:    make(chan post, maxWaiting),
 		held:     heldBlocks{on: map[string][]string{}},

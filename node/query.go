@@ -144,7 +144,7 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if n.backlog.holds(txID) {
 		return waits, nil
 	}
-	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
+	if reason, err := n.journal.Refusal(n.clock(), txID); err != nil || reason != "" {
 		return "", errors.Join(err, &RefusedError{Reason: reason})
 	}
 	documents, err := n.db.Get(ctx, statedb.Backlog, []string{txID})

@@ -22,7 +22,7 @@ func (n *Node) refuse(ctx context.Context, refused []journal.Refusal) error {
 	if len(refused) == 0 {
 		return nil
 	}
-	if err := n.journal.Refuse(time.Now(), refused); err != nil {
+	if err := n.journal.Refuse(n.clock(), refused); err != nil {
 		return err
 	}
 	ids := make([]string, len(refused))

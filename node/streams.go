@@ -130,7 +130,7 @@ func (n *Node) Await(ctx context.Context, txID string) error {
 	if err != nil || status == consensus.Valid {
 		return err
 	}
-	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
+	if reason, err := n.journal.Refusal(n.clock(), txID); err != nil || reason != "" {
 		return errors.Join(err, &RefusedError{Reason: reason})
 	}
 	select {

@@ -166,7 +166,7 @@ func (n *Node) takePosts(first post) []post {
 
 func (n *Node) writeBatch(ctx context.Context, batch []post) {
 	members := n.federation().Members
-	now := time.Now().Unix()
+	now := n.clock().Unix()
 	writes := make([]statedb.Write, len(batch))
 	assignees := make([]string, len(batch))
 	for i, p := range batch {

@@ -78,8 +78,12 @@ func (s *Store) Close() error {
 	case <-s.failed:
 		return nil
 	default:
-		return s.write(s.DB.Close)
 	}
+	err := s.write(s.DB.Close)
+	if disk.Lacks(err) { // what was synced is there; the rest is as after a crash
+		return nil
+	}
+	return err
 }
 
 // write runs do in a goroutine of its own, which Pebble may stop for good.

@@ -48,7 +48,6 @@ type store struct {
 	haltOnce sync.Once
 	haltErr  error
 
-	opened      atomic.Bool
 	endedFlush  atomic.Pointer[error] // what FlushEnd said last, failure or not
 	failedFlush atomic.Pointer[error] // set while flushes fail
 }
@@ -84,19 +83,21 @@ func openStore(path string, opts Options) (s *store, err error) {
 	if s.lock, err = lockFolder(fsys, path); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if r := recover(); r != nil { // Fatalf while opening
-			err = fmt.Errorf("embedded: open %s: %w: %v", path, statedb.ErrUnavailable, r)
-		}
-		if err != nil {
-			s.lock.Close()
-		}
+	opened := make(chan error, 1)
+	go func() { // Fatalf may end it
+		db, err := pebble.Open(path, s.options(opts))
+		s.pebble = db
+		opened <- err
 	}()
-	if s.pebble, err = pebble.Open(path, s.options(opts)); err != nil {
-		return nil, fmt.Errorf("embedded: open %s: %w", path, err)
+	select {
+	case err = <-opened:
+	case <-s.halted: // Pebble may go on, so the lock stays
+		return nil, s.haltErr
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded: open %s: %w", path, err), s.lock.Close())
 	}
 	s.disk.Arm()
-	s.opened.Store(true)
 	return s, nil
 }
 
@@ -184,14 +185,23 @@ func (s *store) cannotWrite(name string, err error) bool {
 	return true
 }
 
+// stopped is the error of a store that halted. It is ErrClosed, too, which ends
+// the node: nothing but a new start helps.
+type stopped struct{ error }
+
+func (s stopped) Unwrap() error { return s.error }
+
+func (stopped) Is(target error) bool { return target == statedb.ErrClosed }
+
 // halt keeps the first fatal error and wakes everyone who waits.
 func (s *store) halt(err error) {
 	s.haltOnce.Do(func() {
-		// ErrClosed ends the node, which nothing but a new start helps.
-		s.haltErr = fmt.Errorf("embedded: %w: the folder %s failed: %w; see to the disk and start again (%w)",
-			statedb.ErrUnavailable, s.path, err, statedb.ErrClosed)
+		s.haltErr = stopped{fmt.Errorf("embedded: %w: the folder %s failed: %w; see to the disk and start again",
+			statedb.ErrUnavailable, s.path, err)}
 		close(s.halted)
-		s.log.Error("embedded: the store stopped", "error", err)
+		if !disk.Lacks(err) { // which ends a store only while it is opened or closed
+			s.log.Error("embedded: the store stopped", "error", err)
+		}
 	})
 }
 
@@ -326,10 +336,26 @@ func (s *store) close() error {
 	select {
 	case <-idle:
 	case <-s.halted:
-		return s.haltErr
+		return s.endErr()
 	}
-	err := s.pebble.Close()
-	return errors.Join(err, s.lock.Close())
+	closed := make(chan error, 1)
+	go func() { closed <- s.pebble.Close() }() // which a full disk may stop
+	select {
+	case err := <-closed:
+		return errors.Join(err, s.lock.Close())
+	case <-s.halted:
+		return s.endErr()
+	}
+}
+
+// endErr is what close says of a store that halted: nil when that was for want
+// of space in the end. What was acknowledged is on disk; the rest is as after a
+// crash.
+func (s *store) endErr() error {
+	if disk.Lacks(s.haltErr) {
+		return nil
+	}
+	return s.haltErr
 }
 
 // logger passes Pebble's messages on.
@@ -345,14 +371,15 @@ func (l logger) Errorf(format string, args ...any) {
 	l.s.log.Warn("pebble: " + fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return. While opening it unwinds to openStore; later it
-// halts the store and ends the goroutine that called it, which is one of
-// Pebble's own or that of apply.
+// Fatalf must not return. It halts the store and ends the goroutine that called
+// it, which is one of Pebble's own or of this package's.
 func (l logger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
-	if !l.s.opened.Load() {
-		panic(err)
+	// Not all of the arguments that are errors stand at a %w.
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && disk.Lacks(err) {
+			l.s.halt(err)
+		}
 	}
-	l.s.halt(err)
+	l.s.halt(fmt.Errorf(format, args...))
 	runtime.Goexit()
 }
