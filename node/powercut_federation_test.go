@@ -48,24 +48,6 @@ func (d *severed) cut(random *rand.Rand, disk *vfs.MemFS) *vfs.MemFS {
 	return disk.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})
 }
 
-// allVotes reads the votes that the database has.
-func allVotes(t *testing.T, db statedb.DB) *promises {
-	t.Helper()
-	p := newPromises()
-	for r := (statedb.Range{Limit: 1000}); ; {
-		page, err := db.Range(t.Context(), statedb.Votes, r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range page.Documents {
-			p.votes[d.ID] = string(d.Body)
-		}
-		if r.Bookmark = page.Bookmark; r.Bookmark == "" {
-			return p
-		}
-	}
-}
-
 // TestPowerCutInFederation cuts the power of one member of three, again and
 // again, while the database and the others go on. It never contradicts a vote
 // that it gave, all decide alike, and nothing accepted anywhere is lost.
@@ -81,8 +63,9 @@ func TestPowerCutInFederation(t *testing.T) {
 		o.ReassignDelay = 300 * time.Millisecond
 	}
 	disk, line := vfs.NewCrashableMem(), &severed{DB: db}
+	own := func(o *Options) { o.FS, o.drain = disk, time.Millisecond } // without a database nothing can be finished
 	onDisk := func() *testNode {
-		return launchNode(t, "home", keys[2], sharing(line), members, func(o *Options) { o.FS = disk })
+		return launchNode(t, "home", keys[2], sharing(line), members, own)
 	}
 	nodes := []*testNode{
 		startNode(t, fmt.Sprint(folder, "/0"), keys[0], sharing(db), members),
@@ -107,7 +90,7 @@ func TestPowerCutInFederation(t *testing.T) {
 		eventually(t, "the load goes on", func() bool { return p.count() > before+20 && n.isCaughtUp() })
 		time.Sleep(time.Duration(random.Int64N(int64(100 * time.Millisecond))))
 		left := line.cut(random, disk)
-		seen := allVotes(t, db)
+		seen := &promises{votes: allVotes(t, db)}
 		if err := n.stop(); err != nil {
 			t.Error(err)
 		}
@@ -115,7 +98,7 @@ func TestPowerCutInFederation(t *testing.T) {
 			b.stop()
 		}
 		disk, line = left, &severed{DB: db}
-		again := openNode(t, "home", keys[2], sharing(line), members, func(o *Options) { o.FS = disk })
+		again := openNode(t, "home", keys[2], sharing(line), members, own)
 		again.checkVotes(t, seen)
 		again.run()
 		if err := again.stop(); err != nil {
@@ -141,6 +124,14 @@ func TestPowerCutInFederation(t *testing.T) {
 	}
 	for _, n := range nodes {
 		n.checkLedger(t, p.accepted)
+	}
+	for id := range p.accepted {
+		if status, _ := nodes[0].TransactionStatus(t.Context(), id); status == "valid" {
+			eventually(t, "transaction "+id+" can be queried", func() bool {
+				documents, err := db.Get(t.Context(), statedb.Transactions, []string{id})
+				return err == nil && documents[0].Rev != ""
+			})
+		}
 	}
 	nodes[0].checkVerified(t)
 	if len(p.accepted) < 20*cuts {

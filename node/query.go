@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/chainstate"
