@@ -60,17 +60,16 @@ func TestEpochWithWrongClock(t *testing.T) {
 	var clock wrongClock
 	db := openEmbedded(t, folder)
 	t.Cleanup(func() { db.Close() })
-	clock.set(-2 * time.Hour) // when it all began
 	if err := startNode(t, folder, a, sharing(db), by(&clock)).stop(); err != nil {
 		t.Fatal(err)
 	}
-	clock.set(0)
+	clock.set(2 * time.Hour)
 	n := startNode(t, folder, a, sharing(db), among(b), by(&clock))
 	eventually(t, "the second epoch began", func() bool { return n.federation().Number == 1 })
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	clock.set(-time.Hour)
+	clock.set(time.Hour)
 	n = startNode(t, folder, a, sharing(db), among(b), by(&clock))
 	m := startNode(t, filepath.Join(folder, "b"), b, sharing(db), among(a))
 	for serial := range 10 { // some are the one's to make, some the other's
