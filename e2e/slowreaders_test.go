@@ -92,28 +92,35 @@ func (s *slowClients) end() {
 	s.work.Wait()
 }
 
-// add opens a connection with a small window, sends a request, and reads the
-// first line of the answer, "" if all were ended before it came. Then it takes a byte every so often, or with 0
-// nothing any more.
-func (s *slowClients) add(t testing.TB, addr, request string, every time.Duration) (status string) {
+// open opens a connection and sends nothing.
+func (s *slowClients) open(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all = append(s.all, conn)
+	return conn.(*net.TCPConn)
+}
+
+// add opens a connection with a small window, sends a request, and reads the
+// first line of the answer, "" if all were ended before it came. Then it takes a byte every so often, or with 0
+// nothing any more.
+func (s *slowClients) add(t testing.TB, addr, request string, every time.Duration) (status string) {
+	t.Helper()
+	conn := s.open(t, addr)
+	if err := conn.SetReadBuffer(4 << 10); err != nil {
 		t.Fatal(err)
 	}
-	s.mu.Lock()
-	s.all = append(s.all, conn)
-	s.mu.Unlock()
 	if _, err := io.WriteString(conn, request); err != nil {
 		t.Fatal(err)
 	}
 	if err := conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		t.Fatal(err)
 	}
-	status, err = bufio.NewReaderSize(conn, 16).ReadString('\n')
+	status, err := bufio.NewReaderSize(conn, 16).ReadString('\n')
 	select {
 	case <-s.ended:
 		return ""
