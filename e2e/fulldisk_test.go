@@ -11,6 +11,7 @@ import (
 
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
+	"github.com/couchledger/couchledger/statedb/couchdb/couchtest"
 	"github.com/couchledger/couchledger/statedb/embedded"
 )
 
@@ -97,7 +98,7 @@ func TestFullDisk(t *testing.T) {
 	first := create(t, l.owner())
 	n.mustBecomeValid(t, first)
 	l.note(first, true)
-	rounds := 3
+	rounds := 2
 	if testing.Short() {
 		rounds = 1
 	}
@@ -156,5 +157,43 @@ func TestNoInodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	l.wantRecovery(t, "a lack of inodes")
+	l.wantAll(t)
+}
+
+// TestCouchDBFullDisk fills the disk of the node's CouchDB: that is an outage
+// like any other, which ends when there is room. CouchDB itself may end of it,
+// and is then started again.
+func TestCouchDBFullDisk(t *testing.T) {
+	if os.Getenv("PRESSURE") == "" {
+		t.Skip("only tested with PRESSURE=1: it takes long for CouchDB to come to its end")
+	}
+	d := newSmallDisk(t, "size=100m")
+	t.Run("it", func(onDisk *testing.T) {
+		onDisk.Setenv("TMPDIR", d.folder) // of this subtest alone, so the node is elsewhere
+		server := couchtest.Start(onDisk)
+		testCouchDBFullDisk(t, d, server, newCouchNode(t, server.Address))
+	})
+}
+
+func testCouchDBFullDisk(t *testing.T, d smallDisk, server server, n *node) {
+	n.start()
+	l := startLoad(t, n, 2, 2, 1)
+	first := create(t, l.owner())
+	n.mustBecomeValid(t, first)
+	l.note(first, true)
+	for range 2 {
+		l.goesOn(t)
+		d.fill()
+		l.wantRefusedPost(t)
+		n.wantDegraded(t)
+		n.get(t, "/api/v1/statuses?tx_id="+first.ID) // of the node's own knowledge
+		d.empty()
+		server.Kill()
+		if err := server.Start(); err != nil {
+			t.Fatal(err)
+		}
+		l.wantRecovery(t, "CouchDB's full disk")
+	}
+	n.wantReads(t, first)
 	l.wantAll(t)
 }

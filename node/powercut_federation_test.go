@@ -52,7 +52,7 @@ func (d *severed) cut(random *rand.Rand, disk *vfs.MemFS) *vfs.MemFS {
 // again, while the database and the others go on. It never contradicts a vote
 // that it gave, all decide alike, and nothing accepted anywhere is lost.
 func TestPowerCutInFederation(t *testing.T) {
-	cuts := cutsWanted(t, 4)
+	cuts := cutsWanted(t, 3)
 	random := rand.New(rand.NewPCG(rand.Uint64(), 1))
 	folder := t.TempDir()
 	db := openEmbedded(t, folder)

@@ -265,7 +265,7 @@ func (m *powered) moment(most time.Duration) { time.Sleep(time.Duration(m.random
 // an index, or derives its chainstate anew, and again after that. What was
 // acknowledged is there each time, no vote is forgotten, the ledger is sound.
 func TestPowerCut(t *testing.T) {
-	left := cutsWanted(t, 12)
+	left := cutsWanted(t, 8)
 	for ledgers := 0; left > 0; ledgers++ {
 		cuts := min(left, cutsOfOne)
 		left -= cuts
