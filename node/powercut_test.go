@@ -99,7 +99,7 @@ func (p *promises) watchVotes(ctx context.Context, db statedb.DB) {
 	}
 }
 
-// burden posts CREATEs, large ones among them, and TRANSFERs, two of which
+// burden posts CREATEs, large ones among them, and TRANSFERs, three of which
 // always spend the same output, until it is stopped.
 type burden struct {
 	*promises
@@ -144,13 +144,17 @@ func (n *testNode) burden(p *promises, posters int) *burden {
 				if !becomesValid(asset) {
 					continue
 				}
-				var rivals sync.WaitGroup
-				for range 2 {
+				spend := func() *ledger.Transaction {
 					tx, err := ledger.NewTransfer(asset.Asset, []ledger.Source{ledger.SourceOf(asset, 0)}, noMetadata,
 						[]ledger.Payment{ledger.PayTo(ledger.GenerateKeyPair().Public, 1)}, owner)
 					if err != nil {
 						panic(err)
 					}
+					return tx
+				}
+				var rivals sync.WaitGroup
+				for range 2 {
+					tx := spend()
 					rivals.Go(func() {
 						if post(tx) {
 							becomesValid(tx)
@@ -158,6 +162,12 @@ func (n *testNode) burden(p *promises, posters int) *burden {
 					})
 				}
 				rivals.Wait()
+				// One that another node accepted, which is to be refused.
+				late := spend()
+				results, err := n.db.Write(ctx, statedb.Backlog, []statedb.Write{{ID: late.ID, Body: backlogDocument(late, n.key.Public, 0)}})
+				if err == nil && results[0].Err == nil {
+					p.accept(late)
+				}
 			}
 		})
 	}
