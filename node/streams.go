@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"errors"
 	"sync"
 
 	"github.com/couchledger/couchledger/node/consensus"
@@ -129,8 +128,8 @@ func (n *Node) Await(ctx context.Context, txID string) error {
 	if err != nil || status == consensus.Valid {
 		return err
 	}
-	if reason, err := n.journal.Refusal(n.clock(), txID); err != nil || reason != "" {
-		return errors.Join(err, &RefusedError{Reason: reason})
+	if err := n.refusal(txID); err != nil {
+		return err
 	}
 	select {
 	case err := <-c:
