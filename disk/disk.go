@@ -4,69 +4,96 @@
 // closed is a panic, some of them at a place where unwinding unlocks a mutex
 // that is not locked, which ends the process with a stack trace that nothing
 // can catch.
+//
+// Two lacks pass by themselves: space, and file descriptors. What cannot be
+// written for want of them waits here until it can, with no byte lost or
+// repeated, and Pebble never hears of it. Its tables it makes anew by itself.
+// Every other fault, and any of a sync, ends the store: what is on disk then,
+// nobody knows.
 package disk
 
-import "github.com/cockroachdb/pebble/v2/vfs"
+import (
+	"github.com/cockroachdb/pebble/v2/vfs"
+)
 
-// Guard returns a file system that reports what cannot be written. failed gets
-// the file's name and the error. When it returns true, the goroutine that
-// wrote stops there for good; Pebble never hears of the error, and the store
-// must not be used any more, nor closed. When it returns false Pebble gets the
-// error.
-func Guard(fs vfs.FS, failed func(name string, err error) bool) vfs.FS {
-	return guarded{fs, failed}
-}
+// FS returns the guarded file system, for the store's options.
+func (g *Guard) FS() vfs.FS { return guarded{g.fs, g} }
 
 type guarded struct {
 	vfs.FS
-	failed func(name string, err error) bool
+	g *Guard
 }
 
-func (g guarded) Unwrap() vfs.FS { return g.FS }
+func (d guarded) Unwrap() vfs.FS { return d.FS }
 
-func (g guarded) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := g.FS.Create(name, category)
-	return g.file(name, f, err)
+func (d guarded) Create(name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	return d.written(name, func() (vfs.File, error) { return d.FS.Create(name, category) })
 }
 
-func (g guarded) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
-	f, err := g.FS.ReuseForWrite(old, name, category)
-	return g.file(name, f, err)
+func (d guarded) ReuseForWrite(old, name string, category vfs.DiskWriteCategory) (vfs.File, error) {
+	again := false
+	return d.written(name, func() (vfs.File, error) {
+		if again {
+			if _, err := d.FS.Stat(old); err != nil { // it has its new name, and could not be opened
+				return d.FS.Create(name, category)
+			}
+		}
+		again = true
+		return d.FS.ReuseForWrite(old, name, category)
+	})
 }
 
-func (g guarded) OpenDir(name string) (vfs.File, error) {
-	f, err := g.FS.OpenDir(name)
-	return g.file(name, f, err)
+func (d guarded) OpenDir(name string) (vfs.File, error) {
+	return d.written(name, func() (vfs.File, error) { return d.FS.OpenDir(name) })
 }
 
-func (g guarded) file(name string, f vfs.File, err error) (vfs.File, error) {
+func (d guarded) Rename(old, name string) error {
+	return d.g.do(name, func() error { return d.FS.Rename(old, name) })
+}
+
+// Open opens a file for reading. Want of descriptors it waits out for a while.
+func (d guarded) Open(name string, opts ...vfs.OpenOption) (f vfs.File, err error) {
+	for wait := d.g.reading(); ; {
+		if f, err = d.FS.Open(name, opts...); err == nil || !wait(err) {
+			return f, err
+		}
+	}
+}
+
+// written opens a file that is written to.
+func (d guarded) written(name string, open func() (vfs.File, error)) (f vfs.File, err error) {
+	err = d.g.do(name, func() error {
+		f, err = open()
+		return err
+	})
 	if err != nil {
-		return nil, g.stop(name, err)
+		return nil, err
 	}
-	return file{f, g, name}, nil
-}
-
-func (g guarded) stop(name string, err error) error {
-	if err != nil && g.failed(name, err) {
-		select {}
-	}
-	return err
+	return file{f, d.g, name}, nil
 }
 
 type file struct {
 	vfs.File
-	g    guarded
+	g    *Guard
 	name string
 }
 
-func (f file) Write(p []byte) (int, error) {
-	n, err := f.File.Write(p)
-	return n, f.g.stop(f.name, err)
+func (f file) Write(p []byte) (done int, err error) {
+	err = f.g.do(f.name, func() error {
+		n, err := f.File.Write(p[done:])
+		done += n
+		return err
+	})
+	return done, err
 }
 
-func (f file) WriteAt(p []byte, at int64) (int, error) {
-	n, err := f.File.WriteAt(p, at)
-	return n, f.g.stop(f.name, err)
+func (f file) WriteAt(p []byte, at int64) (done int, err error) {
+	err = f.g.do(f.name, func() error {
+		n, err := f.File.WriteAt(p[done:], at+int64(done))
+		done += n
+		return err
+	})
+	return done, err
 }
 
 func (f file) SyncTo(length int64) (bool, error) {

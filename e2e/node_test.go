@@ -27,6 +27,7 @@ import (
 type node struct {
 	t       testing.TB
 	home    string
+	program string
 	addr    string
 	scheme  string // http, or https
 	environ []string
@@ -51,7 +52,7 @@ type process struct {
 func newNode(t testing.TB, environ ...string) *node {
 	t.Helper()
 	watchSources()
-	n := &node{t: t, home: newFolder(t), addr: freeAddress(t), scheme: "http", environ: environ, backend: configs.Embedded}
+	n := &node{t: t, home: newFolder(t), program: program, addr: freeAddress(t), scheme: "http", environ: environ, backend: configs.Embedded}
 	n.store = n.openEmbedded
 	n.http = &http.Client{
 		Transport:     &http.Transport{MaxIdleConnsPerHost: 64, DisableCompression: true},
@@ -102,7 +103,7 @@ func (n *node) chainstate() string { return filepath.Join(n.state(), "chainstate
 func (n *node) journal() string    { return filepath.Join(n.state(), "journal") }
 
 func (n *node) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(n.program, args...)
 	cmd.Env = append([]string{"HOME=" + n.home, "PATH=" + os.Getenv("PATH"), "BIGCHAINDB_SERVER_BIND=" + n.addr}, n.environ...)
 	return cmd
 }

@@ -125,6 +125,17 @@ func (b *budget) wait(ctx context.Context, n int64) error {
 	return nil // granted in the meantime
 }
 
+// try takes n bytes if they are free.
+func (b *budget) try(n int64) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.waiters) > 0 && n > 0 || n > b.free {
+		return false
+	}
+	b.free -= n
+	return true
+}
+
 // give returns n bytes, at most the total, that wait took.
 func (b *budget) give(n int64) {
 	b.mu.Lock()

@@ -25,6 +25,14 @@ const (
 // queryLimits bound a query's JSON beyond what package mango does.
 var queryLimits = canonical.Limits{Depth: 200, Values: 20_000}
 
+// What of answerRoom a query takes while it is worked on: for each row that it
+// may have, and at most. A page of the largest documents takes twice that, for
+// what is read, and as much for each that is checked.
+const (
+	rowRoom  = 32 << 10
+	pageRoom = 16 << 20
+)
+
 // badQuery is the 400 for a part of a query, by its path in the body.
 func badQuery(path, reason string) *httpError {
 	return failure(http.StatusBadRequest, "Invalid query: "+path+": "+reason)
@@ -43,6 +51,11 @@ func (s *Server) postQuery(c echo.Context, _ query) error {
 	if err != nil {
 		return err
 	}
+	answer := room{of: s.waiting}
+	if err := answer.grow(c.Request().Context(), min(int64(q.Limit)*rowRoom, pageRoom)); err != nil {
+		return err
+	}
+	defer answer.free()
 	start := time.Now()
 	page, err := s.node.Query(c.Request().Context(), q.QueryRequest)
 	if err != nil {
@@ -70,6 +83,9 @@ func (s *Server) postQuery(c echo.Context, _ query) error {
 	if q.stats {
 		body = appendStats(body, page, time.Since(start))
 	}
+	answer.fit(int64(len(body))) // most are much smaller
+	// Not every http.ResponseWriter has deadlines; Serve's has.
+	_ = http.NewResponseController(c.Response().Writer).SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
 	return writeJSON(c, http.StatusOK, append(body, '}'))
 }
 

@@ -28,11 +28,15 @@ type list[T any] struct {
 
 // step says how many rows are asked of the node at once. Bodies may have two
 // megabytes each, so a few are asked for first, and more while they are small.
-type step struct{ first, most int }
+// room is how many bytes the first rows are thought to take until they are there.
+type step struct {
+	first, most int
+	room        int64
+}
 
 var (
-	bodyStep = step{first: 16, most: 256}
-	rowStep  = step{first: MaxLimit, most: MaxLimit}
+	bodyStep = step{first: 16, most: 256, room: 512 << 10}
+	rowStep  = step{first: MaxLimit, most: MaxLimit, room: 128 << 10}
 )
 
 const (
@@ -52,22 +56,35 @@ type reader[T any] struct {
 	size   int
 	buf    []byte
 	empty  bool // nothing was added yet
+	room   room // for buf
 }
 
 // next appends up to most rows to buf and reports how many, and whether the
 // list goes on after them.
 func (r *reader[T]) next(ctx context.Context, most int) (rows int, more bool, err error) {
-	items, next, err := r.list.fetch(ctx, node.Page{Cursor: r.cursor, Limit: min(most, r.size)})
-	if err != nil {
-		return 0, false, err
-	}
-	before := len(r.buf)
-	for _, item := range items {
-		if !r.empty {
-			r.buf = append(r.buf, ',')
+	before, empty := len(r.buf), r.empty
+	var items []T
+	var next string
+	for need := int64(before) + r.list.step.room; ; {
+		if err := r.room.grow(ctx, need); err != nil {
+			return 0, false, err
 		}
-		r.empty = false
-		r.buf = r.list.add(r.buf, item)
+		if items, next, err = r.list.fetch(ctx, node.Page{Cursor: r.cursor, Limit: min(most, r.size)}); err != nil {
+			return 0, false, err
+		}
+		for _, item := range items {
+			if !r.empty {
+				r.buf = append(r.buf, ',')
+			}
+			r.empty = false
+			r.buf = r.list.add(r.buf, item)
+		}
+		if need = int64(cap(r.buf)); r.room.fit(need) {
+			break
+		}
+		// Begun anew when there is room, as nothing is held while it waits.
+		items, r.empty = nil, empty
+		r.buf = append([]byte(nil), r.buf[:before]...)
 	}
 	if len(r.buf)-before < smallStep {
 		r.size = min(2*r.size, r.list.step.most)
@@ -94,7 +111,8 @@ func serveList[T any](s *Server, c echo.Context, q query, l list[T]) error {
 			return err
 		}
 	}
-	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true}
+	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true, room: room{of: s.waiting}}
+	defer r.room.free()
 	if limit > 0 {
 		return servePage(s, c, r, limit)
 	}

@@ -160,6 +160,7 @@ type Server struct {
 
 	reading *budget // bytes of large bodies held while they arrive
 	parsing *budget // bytes of large bodies being validated
+	waiting *budget // bytes of lists that clients have not taken yet
 
 	running context.Context // ends when Shutdown begins
 	halt    context.CancelFunc
@@ -175,6 +176,7 @@ func New(api node.API, opts Options) *Server {
 		echo:    echo.New(),
 		reading: newBudget(readBudgetBodies * opts.MaxBodyBytes),
 		parsing: newBudget(opts.MaxBodyBytes),
+		waiting: newBudget(answerRoom),
 	}
 	s.running, s.halt = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opts.Registry)

@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -66,7 +65,7 @@ func (n *Node) tendFederation(ctx context.Context) error {
 	if err != nil || stated[n.key.Public] != nil {
 		return err
 	}
-	st := ledger.NewStatement(n.key, current.Number+1, max(time.Now().Unix(), current.From, n.maker.lastTimestamp()+1), n.members, current.Hash)
+	st := ledger.NewStatement(n.key, current.Number+1, max(n.clock().Unix(), current.From, n.maker.lastTimestamp()+1), n.members, current.Hash)
 	for _, member := range current.Members { // in order, so that all join the same statement
 		if other := stated[member]; other != nil && slices.Equal(other.Members, n.members) {
 			st = ledger.NewStatement(n.key, other.Number, other.From, other.Members, other.Previous)

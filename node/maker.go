@@ -286,10 +286,11 @@ func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 }
 
 // epoch returns the federation for a new block, and the block's timestamp,
-// which never goes back though the clock may.
+// which never goes back though the clock may: neither before the last one's nor,
+// also after a restart, into an epoch whose members have agreed on another since.
 func (m *maker) epoch() (chainstate.Epoch, int64) {
 	m.mu.Lock()
-	now := max(time.Now().Unix(), m.last, m.n.genesis.Timestamp)
+	now := max(m.n.clock().Unix(), m.last, m.n.federation().From)
 	m.mu.Unlock()
 	e, _ := m.n.state.EpochAt(now) // the first epoch began with the genesis block
 	return e, now

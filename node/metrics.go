@@ -28,6 +28,17 @@ func newMetrics(n *Node, registry prometheus.Registerer) *metrics {
 		prometheus.GaugeOpts{Namespace: "couchledger", Name: "backlog_entries", Help: "Undecided transactions that this node tracks."},
 		func() float64 { return float64(n.backlog.len()) },
 	))
+	all = append(all, prometheus.NewGaugeFunc(
+		prometheus.GaugeOpts{Namespace: "couchledger", Name: "down", Help: "1 while no transactions are accepted: the database is away, or the disk is full."},
+		func() float64 {
+			select {
+			case <-n.down():
+				return 1
+			default:
+				return 0
+			}
+		},
+	))
 	if registry != nil {
 		registry.MustRegister(all...)
 	}

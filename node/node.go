@@ -64,21 +64,25 @@ type Options struct {
 	Registry   prometheus.Registerer // nil: metrics are counted for nobody
 	FS         vfs.FS                // nil: the machine's own file system
 
-	patience time.Duration // of tests: defaultPatience
+	patience time.Duration    // of tests: defaultPatience
+	clock    func() time.Time // of tests: time.Now
+	drain    time.Duration    // of tests: DrainTime
 }
 
 // Node is a ledger node. Make one with Open, then call Run.
 type Node struct {
-	db       statedb.DB
-	key      ledger.KeyPair
-	members  []string // by configuration: keyring and self, sorted
-	rules    consensus.Rules
-	indexes  map[string][]statedb.Index // to deploy
-	delay    time.Duration
-	queries  QueryOptions
-	patience time.Duration // with the database when it is asked for its health
-	log      *slog.Logger
-	metrics  *metrics
+	db        statedb.DB
+	key       ledger.KeyPair
+	members   []string // by configuration: keyring and self, sorted
+	rules     consensus.Rules
+	indexes   map[string][]statedb.Index // to deploy
+	delay     time.Duration
+	queries   QueryOptions
+	patience  time.Duration    // with the database when it is asked for its health
+	clock     func() time.Time // what others are told; never what a node itself measures time by
+	drainTime time.Duration
+	log       *slog.Logger
+	metrics   *metrics
 
 	state   *chainstate.State
 	journal *journal.Journal
@@ -114,6 +118,12 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.patience == 0 {
 		o.patience = defaultPatience
 	}
+	if o.drain == 0 {
+		o.drain = DrainTime
+	}
+	if o.clock == nil {
+		o.clock = time.Now
+	}
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -126,7 +136,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	o.Queries.setDefaults()
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, log: o.Logger,
+		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.clock, drainTime: o.drain, log: o.Logger,
 		members:  membersOf(o.Key.Public, o.Keyring),
 		posts:    make(chan post, maxWaiting),
 		held:     heldBlocks{on: map[string][]string{}},
@@ -211,6 +221,8 @@ func (n *Node) Run(ctx context.Context) error {
 		n.drain()
 	}
 	cancel()
+	n.state.GiveUp()
+	n.journal.GiveUp()
 	group.Wait()
 	n.hub.close()
 	return errors.Join(err, n.close())
@@ -218,7 +230,7 @@ func (n *Node) Run(ctx context.Context) error {
 
 // drain waits until what was accepted is decided.
 func (n *Node) drain() {
-	deadline := time.NewTimer(DrainTime)
+	deadline := time.NewTimer(n.drainTime)
 	defer deadline.Stop()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()

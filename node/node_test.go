@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -22,11 +23,29 @@ type testNode struct {
 	db     statedb.DB
 	key    ledger.KeyPair
 	folder string
+	run    func()
 	stop   func() error
 }
 
-// startNode starts a node with the data and state under folder.
+// startNode starts a node with the data and state under folder, and waits until
+// it is ready.
 func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*Options)) *testNode {
+	t.Helper()
+	n := launchNode(t, folder, key, change...)
+	eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
+	return n
+}
+
+// launchNode starts a node and does not wait.
+func launchNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*Options)) *testNode {
+	t.Helper()
+	n := openNode(t, folder, key, change...)
+	n.run()
+	return n
+}
+
+// openNode opens a node that does not run yet.
+func openNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*Options)) *testNode {
 	t.Helper()
 	o := Options{StatePath: filepath.Join(folder, "state"), Key: key, Logger: slog.New(slog.NewTextHandler(testWriter{t}, nil))}
 	for _, f := range change {
@@ -46,11 +65,12 @@ func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
-	go func() { done <- n.Run(ctx) }()
+	run := sync.OnceFunc(func() { go func() { done <- n.Run(ctx) }() })
 	var once sync.Once
 	var result error
 	stop := func() error {
 		once.Do(func() {
+			run() // so that it closes what it has open
 			cancel()
 			result = errors.Join(<-done, closeDB())
 		})
@@ -61,9 +81,7 @@ func startNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*
 			t.Error(err)
 		}
 	})
-	tn := &testNode{Node: n, db: o.DB, key: key, folder: folder, stop: stop}
-	eventually(t, "the node is ready", func() bool { return n.Ready() == nil })
-	return tn
+	return &testNode{Node: n, db: o.DB, key: key, folder: folder, run: run, stop: stop}
 }
 
 func openEmbedded(t testing.TB, folder string) statedb.DB {
@@ -126,13 +144,30 @@ func (n *testNode) mustBecomeValid(t testing.TB, tx *ledger.Transaction) {
 
 func newCreate(t testing.TB, owner ledger.KeyPair, serial int, payments ...ledger.Payment) *ledger.Transaction {
 	t.Helper()
-	data := canonical.ObjectOf(canonical.Member{Key: "serial", Value: canonical.IntOf(int64(serial))})
 	if len(payments) == 0 {
 		payments = []ledger.Payment{ledger.PayTo(owner.Public, 1)}
 	}
-	tx, err := ledger.NewCreate([]ledger.KeyPair{owner}, data, canonical.Value{}, payments...)
+	tx, err := ledger.NewCreate([]ledger.KeyPair{owner}, serialOf(serial), noMetadata, payments...)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return tx
+}
+
+// noMetadata is that of a transaction without any.
+var noMetadata canonical.Value
+
+func serialOf(serial int) canonical.Value {
+	return canonical.ObjectOf(canonical.Member{Key: "serial", Value: canonical.IntOf(int64(serial))})
+}
+
+// largeCreate makes a CREATE of about 20 KB.
+func largeCreate(owner ledger.KeyPair, serial int) *ledger.Transaction {
+	data := canonical.ObjectOf(canonical.Member{Key: "serial", Value: canonical.IntOf(int64(serial))},
+		canonical.Member{Key: "pad", Value: canonical.StringOf(strings.Repeat("x", 20_000))})
+	tx, err := ledger.NewCreate([]ledger.KeyPair{owner}, data, noMetadata, ledger.PayTo(owner.Public, 1))
+	if err != nil {
+		panic(err)
 	}
 	return tx
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"time"
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/chainstate"
@@ -144,8 +143,8 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if n.backlog.holds(txID) {
 		return waits, nil
 	}
-	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
-		return "", errors.Join(err, &RefusedError{Reason: reason})
+	if err := n.refusal(txID); err != nil {
+		return "", err
 	}
 	documents, err := n.db.Get(ctx, statedb.Backlog, []string{txID})
 	if err != nil {
@@ -154,11 +153,24 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if documents[0].Rev != "" {
 		return waits, nil
 	}
-	// It may have left the backlog between the two looks.
+	// It may have left the backlog between the two looks, either way.
 	if status, _, err = n.state.TransactionStatus(txID); err != nil || status != consensus.Unknown {
 		return status.String(), err
 	}
+	if err := n.refusal(txID); err != nil {
+		return "", err
+	}
 	return "", n.unknown()
+}
+
+// refusal returns why a transaction was refused, as a *RefusedError; nil if it
+// was not.
+func (n *Node) refusal(txID string) error {
+	reason, err := n.journal.Refusal(n.clock(), txID)
+	if err != nil || reason == "" {
+		return err
+	}
+	return &RefusedError{Reason: reason}
 }
 
 // unknown is the answer about what this node does not hold. Before it has

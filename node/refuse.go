@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"errors"
-	"time"
 
 	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -22,7 +21,7 @@ func (n *Node) refuse(ctx context.Context, refused []journal.Refusal) error {
 	if len(refused) == 0 {
 		return nil
 	}
-	if err := n.journal.Refuse(time.Now(), refused); err != nil {
+	if err := n.journal.Refuse(n.clock(), refused); err != nil {
 		return err
 	}
 	ids := make([]string, len(refused))

@@ -47,7 +47,7 @@ func (n *Node) reassign(ctx context.Context, entries []*entry) error {
 		return err
 	}
 	members := n.federation().Members
-	now := time.Now().Unix()
+	now := n.clock().Unix()
 	var writes []statedb.Write
 	var gone []string
 	for _, d := range documents {

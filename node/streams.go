@@ -2,9 +2,7 @@ package node
 
 import (
 	"context"
-	"errors"
 	"sync"
-	"time"
 
 	"github.com/couchledger/couchledger/node/consensus"
 )
@@ -130,8 +128,8 @@ func (n *Node) Await(ctx context.Context, txID string) error {
 	if err != nil || status == consensus.Valid {
 		return err
 	}
-	if reason, err := n.journal.Refusal(time.Now(), txID); err != nil || reason != "" {
-		return errors.Join(err, &RefusedError{Reason: reason})
+	if err := n.refusal(txID); err != nil {
+		return err
 	}
 	select {
 	case err := <-c:

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/disk"
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -55,10 +56,13 @@ func (n *Node) Submit(ctx context.Context, body []byte) (*ledger.Transaction, er
 	}
 	select {
 	case <-e.done:
+		if errors.Is(e.err, disk.ErrLacks) {
+			return nil, errFull
+		}
 		return t, e.err
 	case <-n.down():
 		// It may be written in the end. To post it again is harmless.
-		return nil, errDown
+		return nil, n.whyDown()
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
@@ -162,7 +166,7 @@ func (n *Node) takePosts(first post) []post {
 
 func (n *Node) writeBatch(ctx context.Context, batch []post) {
 	members := n.federation().Members
-	now := time.Now().Unix()
+	now := n.clock().Unix()
 	writes := make([]statedb.Write, len(batch))
 	assignees := make([]string, len(batch))
 	for i, p := range batch {

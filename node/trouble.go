@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/couchledger/couchledger/disk"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -32,6 +33,7 @@ type trouble struct {
 	mu    sync.Mutex
 	tasks map[string]error
 	since time.Time     // when the first of the database's faults began
+	full  bool          // it was the disk's
 	down  chan struct{} // closed while nothing can be posted
 	wake  chan struct{} // closed, and replaced, when the database answers after faults
 }
@@ -69,7 +71,7 @@ func (t *trouble) pause(ctx context.Context, d time.Duration) bool {
 // isDatabaseFault tells faults of the database, which many tasks meet at once,
 // from those of one task.
 func isDatabaseFault(err error) bool {
-	return errors.Is(err, statedb.ErrUnavailable) || errors.Is(err, statedb.ErrNoDatabase) || errors.Is(err, statedb.ErrDenied)
+	return errors.Is(err, disk.ErrLacks) || errors.Is(err, statedb.ErrUnavailable) || errors.Is(err, statedb.ErrNoDatabase) || errors.Is(err, statedb.ErrDenied)
 }
 
 // outage reports whether a task meets the database's faults just now.
@@ -122,10 +124,18 @@ func (n *Node) setTrouble(task string, err error) {
 	}
 	switch out := t.outage(); {
 	case out && !wasOut:
-		t.since = time.Now()
-		n.log.Warn("the database fails; trying again until it works", "component", task, "error", err)
+		t.since, t.full = time.Now(), errors.Is(err, disk.ErrLacks)
+		told := "the database fails; trying again until it works"
+		if t.full {
+			told = "the disk is full; trying again until it has room"
+		}
+		n.log.Warn(told, "component", task, "error", err)
 	case wasOut && !out:
-		n.log.Info("the database works again", "component", task, "after", time.Since(t.since).Round(time.Millisecond))
+		told := "the database works again"
+		if t.full {
+			told = "the disk has room again"
+		}
+		n.log.Info(told, "component", task, "after", time.Since(t.since).Round(time.Millisecond))
 	case err != nil && !failing && !isDatabaseFault(err):
 		n.log.Warn("a task fails; trying again until it works", "component", task, "error", err)
 	case err == nil && !isDatabaseFault(before):
@@ -147,15 +157,15 @@ func (n *Node) down() <-chan struct{} {
 }
 
 // watchDatabase asks the database now and then whether it is there: a server
-// that hangs would otherwise hold every request as long as one may take.
+// that hangs would otherwise hold every request as long as one may take. It
+// looks at the room on the node's own disk, too, without which nothing can be
+// voted on.
 func (n *Node) watchDatabase(ctx context.Context) error {
 	for sleep(ctx, healthEvery) {
-		limited, cancel := context.WithTimeout(ctx, n.patience)
-		err := n.db.Health(limited)
-		if limited.Err() != nil {
-			err = fmt.Errorf("%w: no answer for %v", statedb.ErrUnavailable, n.patience)
+		err := n.space()
+		if err == nil {
+			err = n.askDatabase(ctx)
 		}
-		cancel()
 		if ctx.Err() != nil || errors.Is(err, statedb.ErrClosed) {
 			return nil
 		}
@@ -165,6 +175,16 @@ func (n *Node) watchDatabase(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+func (n *Node) askDatabase(ctx context.Context) error {
+	limited, cancel := context.WithTimeout(ctx, n.patience)
+	defer cancel()
+	err := n.db.Health(limited)
+	if limited.Err() != nil {
+		return fmt.Errorf("%w: no answer for %v", statedb.ErrUnavailable, n.patience)
+	}
+	return err
 }
 
 // Ready returns nil when the database is reached and the node has caught up
@@ -198,15 +218,38 @@ func (n *Node) canPost() error {
 	}
 	select {
 	case <-n.down():
-		return errDown
+		return n.whyDown()
 	default:
 		return nil
 	}
 }
 
-// errDown is the answer to posts while the database is away. Its own words
-// would tell clients addresses.
-var errDown = fmt.Errorf("%w: its database does not answer", ErrNotReady)
+// The answers to posts while nothing can be accepted. The faults' own words
+// would tell clients addresses and paths.
+var (
+	errDown = fmt.Errorf("%w: its database does not answer", ErrNotReady)
+	errFull = fmt.Errorf("%w: its disk is full", ErrNotReady)
+)
+
+// whyDown is the answer to posts while nothing can be accepted.
+func (n *Node) whyDown() error {
+	n.trouble.mu.Lock()
+	defer n.trouble.mu.Unlock()
+	for _, err := range n.trouble.tasks {
+		if errors.Is(err, disk.ErrLacks) {
+			return errFull
+		}
+	}
+	return errDown
+}
+
+// space returns nil when the node's own disk has room, else what is lacking.
+func (n *Node) space() error {
+	if err := n.journal.Space(); err != nil {
+		return err
+	}
+	return n.state.Space()
+}
 
 // RetryAfter is how long a client should wait before it posts again.
 func (n *Node) RetryAfter() time.Duration { return n.backlog.retryAfter() }

@@ -370,7 +370,7 @@ func (v *voter) vote(b *ledger.Block, valid bool, reason string) error {
 	if previous == "" {
 		previous = n.genesis.ID
 	}
-	vote := ledger.NewVote(n.key, b.ID, previous, valid, reason, time.Now().Unix())
+	vote := ledger.NewVote(n.key, b.ID, previous, valid, reason, n.clock().Unix())
 	if err := n.journal.Record(vote, journal.LocksOf(b)); err != nil {
 		return err
 	}

@@ -279,13 +279,10 @@ func TestVotesBindAfterLoss(t *testing.T) {
 // genesis block, and checks that it meets all of them.
 func (n *testNode) checkVoteChain(t *testing.T, last string) {
 	t.Helper()
-	page, err := n.db.Range(t.Context(), statedb.Votes, statedb.Range{Limit: 1000})
-	if err != nil {
-		t.Fatal(err)
-	}
+	eventually(t, "its votes are written", n.voter.idle)
 	previous := map[string]string{}
-	for _, d := range page.Documents {
-		if v, err := ledger.ParseVote(d.Body); err == nil && v.NodePubkey == n.key.Public {
+	for _, body := range allVotes(t, n.db) {
+		if v, err := ledger.ParseVote([]byte(body)); err == nil && v.NodePubkey == n.key.Public {
 			previous[v.BlockID] = v.PreviousBlock
 		}
 	}
@@ -297,6 +294,24 @@ func (n *testNode) checkVoteChain(t *testing.T, last string) {
 	}
 	if met != len(previous) {
 		t.Errorf("the chain of votes meets %d votes, the node gave %d", met, len(previous))
+	}
+}
+
+// allVotes reads the votes that a database has, by id.
+func allVotes(t *testing.T, db statedb.DB) map[string]string {
+	t.Helper()
+	votes := map[string]string{}
+	for r := (statedb.Range{Limit: 1000}); ; {
+		page, err := db.Range(t.Context(), statedb.Votes, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range page.Documents {
+			votes[d.ID] = string(d.Body)
+		}
+		if r.Bookmark = page.Bookmark; r.Bookmark == "" {
+			return votes
+		}
 	}
 }
 

@@ -132,8 +132,16 @@ func (s *State) reset() error {
 	return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
 }
 
+// Space returns nil when the disk has room, else what is lacking, as
+// disk.Guard has it.
+func (s *State) Space() error { return s.db.Space() }
+
+// GiveUp has updates fail that wait for space, for good.
+func (s *State) GiveUp() { s.db.GiveUp() }
+
 // Close closes the folder.
 func (s *State) Close() error {
+	s.GiveUp()
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.tidier.stop()

@@ -168,16 +168,16 @@ func TestOtherFormat(t *testing.T) {
 	}
 }
 
-// TestFullDisk: what cannot be written ends in one sentence, and Close returns.
-func TestFullDisk(t *testing.T) {
-	var full atomic.Bool
+// TestBrokenDisk: what cannot be written ends in one sentence, and Close returns.
+func TestBrokenDisk(t *testing.T) {
+	var broken atomic.Bool
 	s := openState(t, errorfs.Wrap(vfs.NewMem(), errorfs.InjectorFunc(func(op errorfs.Op) error {
-		if full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
-			return syscall.ENOSPC
+		if broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite {
+			return syscall.EIO
 		}
 		return nil
 	})))
-	full.Store(true)
+	broken.Store(true)
 	for n := 0; ; n++ {
 		u := s.Begin()
 		err := errors.Join(u.SetToken("bigchain", strings.Repeat("x", 100_000)), u.Commit())

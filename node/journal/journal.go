@@ -118,6 +118,13 @@ func (j *Journal) load(publicKey string) error {
 	})
 }
 
+// Space returns nil when the disk has room, else what is lacking, as
+// disk.Guard has it.
+func (j *Journal) Space() error { return j.db.Space() }
+
+// GiveUp has writes fail that wait for space, for good.
+func (j *Journal) GiveUp() { j.db.GiveUp() }
+
 // Close closes the folder.
 func (j *Journal) Close() error { return j.db.Close() }
 

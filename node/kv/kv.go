@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -46,21 +45,19 @@ const bloomBits = 10
 func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
 	if fs == nil {
 		fs = vfs.Default
-		if err := os.MkdirAll(filepath.Dir(folder), 0o700); err != nil {
-			return nil, err
-		}
 	}
-	if err := fs.MkdirAll(folder, 0o700); err != nil {
+	if err := disk.MakeFolder(fs, folder); err != nil {
 		return nil, err
 	}
 	s := &Store{folder: folder, failed: make(chan struct{})}
+	s.disk = disk.NewGuard(fs, folder, s.cannotWrite)
 	err := s.write(func() (err error) {
-		s.DB, err = pebble.Open(folder, s.options(size, fs))
+		s.DB, err = pebble.Open(folder, s.options(size))
 		return err
 	})
 	switch {
 	case err == nil:
-		s.opened.Store(true)
+		s.disk.Arm()
 		return s, nil
 	case isLocked(err):
 		return nil, fmt.Errorf("folder %s: %w", folder, ErrLocked)
@@ -81,9 +78,9 @@ func isLocked(err error) bool {
 	return errors.Is(err, syscall.EAGAIN) || errors.Is(err, syscall.EACCES) || strings.Contains(err.Error(), "lock held")
 }
 
-func (s *Store) options(size Size, fs vfs.FS) *pebble.Options {
+func (s *Store) options(size Size) *pebble.Options {
 	options := &pebble.Options{
-		FS: disk.Guard(fs, s.cannotWrite),
+		FS: s.disk.FS(),
 		// Pebble takes the memory tables out of its cache.
 		CacheSize:                   size.Cache + maxMemTables*int64(size.MemTable),
 		MemTableSize:                size.MemTable,

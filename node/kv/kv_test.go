@@ -50,7 +50,9 @@ func TestOpen(t *testing.T) {
 
 // TestOptions: reads of absent keys are what validation does most.
 func TestOptions(t *testing.T) {
-	o := (&Store{}).options(Small, vfs.NewMem())
+	s := mustOpen(t, "db", vfs.NewMem())
+	defer s.Close()
+	o := s.options(Small)
 	for i, level := range o.Levels {
 		if level.FilterPolicy == pebble.NoFilterPolicy || level.FilterPolicy == nil {
 			t.Errorf("level %d has no Bloom filter", i)
@@ -151,22 +153,22 @@ func truncate(fs vfs.FS, folder, prefix string) error {
 	return fmt.Errorf("no %s in %s", prefix, names)
 }
 
-// fullDisk fails what writes to files whose names end in one of its suffixes.
-type fullDisk struct {
-	full   atomic.Bool
+// brokenDisk fails what writes to files whose names end in one of its suffixes.
+type brokenDisk struct {
+	broken atomic.Bool
 	suffix string
 }
 
-func (d *fullDisk) String() string { return "full disk" }
+func (d *brokenDisk) String() string { return "broken disk" }
 
-func (d *fullDisk) MaybeError(op errorfs.Op) error {
-	if d.full.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, d.suffix) {
-		return syscall.ENOSPC
+func (d *brokenDisk) MaybeError(op errorfs.Op) error {
+	if d.broken.Load() && op.Kind.ReadOrWrite() == errorfs.OpIsWrite && strings.HasSuffix(op.Path, d.suffix) {
+		return syscall.EIO
 	}
 	return nil
 }
 
-func TestFullDisk(t *testing.T) {
+func TestBrokenDisk(t *testing.T) {
 	value := make([]byte, 64<<10)
 	tests := []struct {
 		name, suffix string
@@ -180,13 +182,13 @@ func TestFullDisk(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			disk := &fullDisk{suffix: test.suffix}
+			disk := &brokenDisk{suffix: test.suffix}
 			memory := vfs.NewCrashableMem()
 			s := mustOpen(t, "db", errorfs.Wrap(memory, disk))
 			if err := s.Set([]byte("before"), value, pebble.Sync); err != nil {
 				t.Fatal(err)
 			}
-			disk.full.Store(true)
+			disk.broken.Store(true)
 
 			// Several write at once: none may hang, and none may be told that
 			// all is well for ever.
@@ -207,13 +209,13 @@ func TestFullDisk(t *testing.T) {
 						if err == nil {
 							continue
 						}
-						if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.ENOSPC) && !strings.Contains(err.Error(), syscall.ENOSPC.Error()) ||
+						if !errors.Is(err, ErrFailed) || !errors.Is(err, syscall.EIO) && !strings.Contains(err.Error(), syscall.EIO.Error()) ||
 							!strings.HasPrefix(err.Error(), "folder db failed: ") || strings.Contains(err.Error(), "\n") {
 							t.Errorf("got %q, want one sentence that names the folder and the reason", err)
 						}
 						return
 					}
-					t.Errorf("%d writes of %d bytes went through on a full disk", most, len(value))
+					t.Errorf("%d writes of %d bytes went through on a broken disk", most, len(value))
 				})
 			}
 			group.Wait()
@@ -229,7 +231,7 @@ func TestFullDisk(t *testing.T) {
 				t.Errorf("Close: %v", err)
 			}
 
-			disk.full.Store(false)
+			disk.broken.Store(false)
 			s = mustOpen(t, "db", memory.CrashClone(vfs.CrashCloneCfg{}))
 			defer s.Close()
 			if _, closer, err := s.Get([]byte("before")); err != nil {

@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"runtime"
 	"sync"
-	"sync/atomic"
 
 	"github.com/cockroachdb/pebble/v2"
+
+	"github.com/couchledger/couchledger/disk"
 )
 
 // ErrFailed is wrapped by what a Store answers once its folder could not be
@@ -23,6 +24,7 @@ var ErrFailed = errors.New("failed")
 // cannot be written, and tries again for ever, while writes block, when a table
 // cannot. Here the store fails instead: every later write, and every one under
 // way, gets the error, so that the node can stop and say why in one sentence.
+// On a full disk, and for want of file descriptors, writes wait.
 //
 // Reads are Pebble's own. Writes go through the methods below, but for batches
 // in the making, which Apply takes.
@@ -30,7 +32,7 @@ type Store struct {
 	*pebble.DB
 	folder string
 
-	opened atomic.Bool
+	disk   *disk.Guard
 	failed chan struct{} // closed with err set
 	once   sync.Once
 	err    error
@@ -61,15 +63,27 @@ func (s *Store) Compact(ctx context.Context, start, end []byte) error {
 	return s.write(func() error { return s.DB.Compact(ctx, start, end, false) })
 }
 
+// Space returns nil when the store can take new work, else what is lacking, as
+// disk.Guard has it.
+func (s *Store) Space() error { return s.disk.Space() }
+
+// GiveUp has writes fail that wait for space, for good.
+func (s *Store) GiveUp() { s.disk.GiveUp() }
+
 // Close closes the folder. A store that failed is left as it is: Pebble may
 // hold its locks for ever, and the folder stays locked until the process ends.
 func (s *Store) Close() error {
+	s.GiveUp()
 	select {
 	case <-s.failed:
 		return nil
 	default:
-		return s.write(s.DB.Close)
 	}
+	err := s.write(s.DB.Close)
+	if disk.Lacks(err) { // what was synced is there; the rest is as after a crash
+		return nil
+	}
+	return err
 }
 
 // write runs do in a goroutine of its own, which Pebble may stop for good.
@@ -96,12 +110,8 @@ func (s *Store) write(do func() error) error {
 	}
 }
 
-// cannotWrite fails an open store: all that is written here matters. While
-// opening, errors pass.
+// cannotWrite fails the store: all that is written here matters.
 func (s *Store) cannotWrite(_ string, err error) bool {
-	if !s.opened.Load() {
-		return false
-	}
 	s.fail(err)
 	return true
 }

@@ -190,7 +190,7 @@ func (c *changer) change(ctx context.Context) error {
 // documents before, at and behind the builder change. In the end the index has
 // exactly the keys of the documents.
 func TestBuildUnderWrites(t *testing.T) {
-	db := opened(t, "build", Options{fs: vfs.NewMem()})
+	db := opened(t, "build", Options{FS: vfs.NewMem()})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -260,7 +260,7 @@ func TestBuildUnderWrites(t *testing.T) {
 func TestCrashWhileBuilding(t *testing.T) {
 	random := rand.New(rand.NewPCG(5, 6))
 	fs := vfs.NewCrashableMem()
-	db := opened(t, "crash", Options{fs: fs})
+	db := opened(t, "crash", Options{FS: fs})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -275,7 +275,7 @@ func TestCrashWhileBuilding(t *testing.T) {
 	steps := 0
 	deploy(db, func(told []statedb.IndexState) {
 		steps++
-		crashed := opened(t, "crash", Options{fs: fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})})
+		crashed := opened(t, "crash", Options{FS: fs.CrashClone(vfs.CrashCloneCfg{UnsyncedDataPercent: random.IntN(101), RNG: random})})
 		defer crashed.Close()
 		checkStore(t, crashed)
 		if _, err := crashed.Find(t.Context(), statedb.Votes, sorted(t, "n")); !errors.Is(err, statedb.ErrBuilding) {

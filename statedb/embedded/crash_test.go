@@ -123,7 +123,7 @@ func (r *crashReader) state() (told map[string]bool, token string) {
 func TestCrash(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	fs := vfs.NewCrashableMem()
-	db := opened(t, "crash", Options{fs: fs})
+	db := opened(t, "crash", Options{FS: fs})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -156,7 +156,7 @@ func TestCrash(t *testing.T) {
 
 func checkCrashed(t *testing.T, fs *vfs.MemFS, acknowledged map[string]string, told map[string]bool, token string) {
 	t.Helper()
-	db, err := Open("crash", Options{fs: fs})
+	db, err := Open("crash", Options{FS: fs})
 	if err != nil {
 		t.Fatalf("after a crash: %v", err)
 	}
@@ -251,7 +251,7 @@ func TestDiskFails(t *testing.T) {
 		t.Run("files"+suffix, func(t *testing.T) {
 			disk := vfs.NewCrashableMem()
 			fault := &failing{suffix: suffix}
-			db, err := Open("disk", Options{fs: errorfs.Wrap(disk, fault)})
+			db, err := Open("disk", Options{FS: errorfs.Wrap(disk, fault)})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -304,7 +304,7 @@ func TestDiskFails(t *testing.T) {
 			})
 			within(t, "Close", func() { db.Close() })
 
-			again := opened(t, "disk", Options{fs: disk.CrashClone(vfs.CrashCloneCfg{})})
+			again := opened(t, "disk", Options{FS: disk.CrashClone(vfs.CrashCloneCfg{})})
 			checkStore(t, again)
 			acknowledged.Range(func(id, _ any) bool {
 				d, err := again.Get(t.Context(), statedb.Votes, []string{id.(string)})
@@ -321,7 +321,7 @@ func TestDiskFails(t *testing.T) {
 // time, goes on reading, and recovers by itself.
 func TestFlushFails(t *testing.T) {
 	fault := &failing{suffix: ".sst"}
-	db := opened(t, "disk", Options{fs: errorfs.Wrap(vfs.NewMem(), fault)})
+	db := opened(t, "disk", Options{FS: errorfs.Wrap(vfs.NewMem(), fault)})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}

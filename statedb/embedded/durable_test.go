@@ -69,7 +69,7 @@ func eventually(t *testing.T, what string, condition func() bool) {
 // on either before a crash can no longer undo it.
 func TestNothingIsShownBeforeItIsDurable(t *testing.T) {
 	disk := &slowSync{}
-	db := opened(t, "slow", Options{fs: errorfs.Wrap(vfs.NewMem(), disk)})
+	db := opened(t, "slow", Options{FS: errorfs.Wrap(vfs.NewMem(), disk)})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -203,14 +203,14 @@ func TestOpenRefuses(t *testing.T) {
 		t.Errorf("Open of a file: %v", err)
 	}
 	fs := vfs.NewMem()
-	db := opened(t, "old", Options{fs: fs})
+	db := opened(t, "old", Options{FS: fs})
 	if err := db.store.pebble.Set([]byte(metaKey), []byte("couchledger 0"), nil); err != nil {
 		t.Fatal(err)
 	}
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open("old", Options{fs: fs}); err == nil || !strings.Contains(err.Error(), `"couchledger 0"`) {
+	if _, err := Open("old", Options{FS: fs}); err == nil || !strings.Contains(err.Error(), `"couchledger 0"`) {
 		t.Errorf("Open of another format: %v, want an error that names it", err)
 	}
 }

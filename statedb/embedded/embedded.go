@@ -40,10 +40,13 @@ type Options struct {
 	// trouble as warnings and errors. Nil drops them.
 	Logger *slog.Logger
 	// CacheBytes is for blocks read from disk; 0 means 48 MB. The memory tables
-	// take up to 48 MB more.
+	// come on top.
 	CacheBytes int64
-
-	fs vfs.FS // of tests; nil is the disk
+	// MemTableBytes is the size of one memory table, of which three may wait to
+	// be written; 0 means 32 MB.
+	MemTableBytes int
+	// FS is where the folder is; nil is the machine's own file system.
+	FS vfs.FS
 }
 
 // DB is a folder with one ledger's documents, or none yet.
@@ -263,6 +266,8 @@ func (db *DB) take(ctx context.Context, lock chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-db.store.disk.Held():
+		return db.store.heldUp()
 	case <-db.store.halted:
 		return db.store.haltErr
 	}

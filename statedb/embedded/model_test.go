@@ -66,7 +66,7 @@ func TestAgainstModel(t *testing.T) {
 
 func (m *model) open() {
 	var err error
-	if m.db, err = Open("model", Options{fs: m.fs}); err != nil {
+	if m.db, err = Open("model", Options{FS: m.fs}); err != nil {
 		m.t.Fatal(err)
 	}
 }

@@ -30,7 +30,7 @@ func (f *failingRotation) MaybeError(op errorfs.Op) error {
 // with its locks half held, the store stops with an error like any other.
 func TestLogRotationFails(t *testing.T) {
 	fault := &failingRotation{}
-	db := opened(t, "disk", Options{fs: errorfs.Wrap(vfs.NewMem(), fault)})
+	db := opened(t, "disk", Options{FS: errorfs.Wrap(vfs.NewMem(), fault)})
 	if _, err := db.Create(t.Context()); err != nil {
 		t.Fatal(err)
 	}

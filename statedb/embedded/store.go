@@ -28,12 +28,15 @@ import (
 // cannot be written: it calls Logger.Fatalf or panics, with locks held. Here
 // the store halts instead: the first such error is kept, every later
 // operation and every one that waits gets it, and only opening the folder
-// anew, in a new process, helps. A flush or compaction that fails, as on a full
+// anew, in a new process, helps. On a full disk, and for want of file
+// descriptors, what must be durable waits; new work is refused. A flush or compaction that fails, as on a full
 // disk, is tried again by Pebble; until one succeeds writes are refused, since
 // they would block when the memory tables are full.
 type store struct {
+	path   string
 	pebble *pebble.DB
 	lock   *pebble.Lock
+	disk   *disk.Guard
 	log    *slog.Logger
 
 	mu       sync.Mutex
@@ -45,7 +48,6 @@ type store struct {
 	haltOnce sync.Once
 	haltErr  error
 
-	opened      atomic.Bool
 	endedFlush  atomic.Pointer[error] // what FlushEnd said last, failure or not
 	failedFlush atomic.Pointer[error] // set while flushes fail
 }
@@ -66,32 +68,36 @@ const (
 )
 
 func openStore(path string, opts Options) (s *store, err error) {
-	s = &store{log: opts.Logger, done: make(chan struct{}), halted: make(chan struct{})}
+	s = &store{path: path, log: opts.Logger, done: make(chan struct{}), halted: make(chan struct{})}
 	if s.log == nil {
 		s.log = slog.New(slog.DiscardHandler)
 	}
-	fsys := opts.fs
+	fsys := opts.FS
 	if fsys == nil {
 		fsys = vfs.Default
 	}
-	if err := fsys.MkdirAll(path, 0o700); err != nil {
+	s.disk = disk.NewGuard(fsys, path, s.cannotWrite)
+	if err := disk.MakeFolder(fsys, path); err != nil {
 		return nil, fmt.Errorf("embedded: make the folder: %w", err)
 	}
 	if s.lock, err = lockFolder(fsys, path); err != nil {
 		return nil, err
 	}
-	defer func() {
-		if r := recover(); r != nil { // Fatalf while opening
-			err = fmt.Errorf("embedded: open %s: %w: %v", path, statedb.ErrUnavailable, r)
-		}
-		if err != nil {
-			s.lock.Close()
-		}
+	opened := make(chan error, 1)
+	go func() { // Fatalf may end it
+		db, err := pebble.Open(path, s.options(opts))
+		s.pebble = db
+		opened <- err
 	}()
-	if s.pebble, err = pebble.Open(path, s.options(fsys, opts)); err != nil {
-		return nil, fmt.Errorf("embedded: open %s: %w", path, err)
+	select {
+	case err = <-opened:
+	case <-s.halted: // Pebble may go on, so the lock stays
+		return nil, s.haltErr
 	}
-	s.opened.Store(true)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("embedded: open %s: %w", path, err), s.lock.Close())
+	}
+	s.disk.Arm()
 	return s, nil
 }
 
@@ -111,19 +117,23 @@ func lockFolder(fsys vfs.FS, path string) (*pebble.Lock, error) {
 		statedb.ErrLocked, path)
 }
 
-func (s *store) options(fsys vfs.FS, o Options) *pebble.Options {
+func (s *store) options(o Options) *pebble.Options {
 	cacheBytes := o.CacheBytes
 	if cacheBytes <= 0 {
 		cacheBytes = defaultCacheBytes
 	}
+	tableBytes := o.MemTableBytes
+	if tableBytes <= 0 {
+		tableBytes = memTableBytes
+	}
 	opts := &pebble.Options{
 		// Pebble takes the memory tables out of its cache.
-		CacheSize:                   cacheBytes + maxMemTables*memTableBytes,
-		MemTableSize:                memTableBytes,
+		CacheSize:                   cacheBytes + maxMemTables*int64(tableBytes),
+		MemTableSize:                uint64(tableBytes),
 		MemTableStopWritesThreshold: maxMemTables,
 		MaxOpenFiles:                maxOpenFiles,
 		FormatMajorVersion:          pebble.FormatTableFormatV6,
-		FS:                          disk.Guard(fsys, s.cannotWrite),
+		FS:                          s.disk.FS(),
 		Lock:                        s.lock,
 		Logger:                      logger{s},
 		CompactionConcurrencyRange:  func() (int, int) { return 1, maxCompactions },
@@ -153,32 +163,45 @@ const flushRetryDelay = 20 * time.Millisecond
 // write, which is none.
 func (s *store) backgroundError(err error) {
 	if ended := s.endedFlush.Load(); ended != nil && *ended != nil && errors.Is(err, *ended) {
-		if s.failedFlush.Swap(&err) == nil {
+		if s.failedFlush.Swap(&err) == nil && !disk.Lacks(err) {
 			s.log.Warn("embedded: a flush failed and is tried again", "error", err)
 		}
 		time.Sleep(flushRetryDelay)
 		return
 	}
-	s.log.Warn("embedded: background error", "error", err)
+	if !disk.Lacks(err) { // of which the node tells, once
+		s.log.Warn("embedded: background error", "error", err)
+	}
 }
 
-// cannotWrite halts an open store when its log or manifest cannot be written.
+// cannotWrite halts the store when its log or manifest cannot be written.
 // Errors of other files Pebble handles: flushes and compactions are tried again.
 func (s *store) cannotWrite(name string, err error) bool {
 	base := filepath.Base(name)
-	if !s.opened.Load() || !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
+	if !strings.HasSuffix(base, ".log") && !strings.HasPrefix(base, "MANIFEST") {
 		return false
 	}
 	s.halt(err)
 	return true
 }
 
+// stopped is the error of a store that halted. It is ErrClosed, too, which ends
+// the node: nothing but a new start helps.
+type stopped struct{ error }
+
+func (s stopped) Unwrap() error { return s.error }
+
+func (stopped) Is(target error) bool { return target == statedb.ErrClosed }
+
 // halt keeps the first fatal error and wakes everyone who waits.
 func (s *store) halt(err error) {
 	s.haltOnce.Do(func() {
-		s.haltErr = fmt.Errorf("embedded: %w: the store stopped and must be opened anew: %w", statedb.ErrUnavailable, err)
+		s.haltErr = stopped{fmt.Errorf("embedded: %w: the folder %s failed: %w; see to the disk and start again",
+			statedb.ErrUnavailable, s.path, err)}
 		close(s.halted)
-		s.log.Error("embedded: the store stopped", "error", err)
+		if !disk.Lacks(err) { // which ends a store only while it is opened or closed
+			s.log.Error("embedded: the store stopped", "error", err)
+		}
 	})
 }
 
@@ -202,10 +225,30 @@ func (s *store) end() { s.inflight.Done() }
 
 // writable says why a write would not get through.
 func (s *store) writable() error {
+	if err := s.lacking(); err != nil {
+		return err
+	}
 	if err := s.failedFlush.Load(); err != nil {
 		return fmt.Errorf("embedded: %w: a flush failed and is being tried again: %w", statedb.ErrUnavailable, *err)
 	}
 	return nil
+}
+
+// lacking says what is lacking for new work, nil when nothing is.
+func (s *store) lacking() error {
+	if err := s.disk.Space(); err != nil {
+		return fmt.Errorf("embedded: %w: %w", statedb.ErrUnavailable, err)
+	}
+	return nil
+}
+
+// heldUp is the answer to those who would wait for a write that waits for
+// space. What became of theirs they must find out when there is some.
+func (s *store) heldUp() error {
+	if err := s.lacking(); err != nil {
+		return err
+	}
+	return fmt.Errorf("embedded: %w: the disk was full", statedb.ErrUnavailable) // there is some already
 }
 
 // wait ends with the first of: ready, the context, a halted store, and, when
@@ -221,6 +264,8 @@ func (s *store) wait(ctx context.Context, ready <-chan struct{}) error {
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.disk.Held():
+		return s.heldUp()
 	case <-s.halted:
 		return s.haltErr
 	case <-s.done:
@@ -262,6 +307,8 @@ func (s *store) apply(ctx context.Context, batch *pebble.Batch, applied, synced 
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	case <-s.disk.Held():
+		return s.heldUp()
 	case <-s.halted:
 		return s.haltErr
 	}
@@ -278,6 +325,7 @@ func (s *store) close() error {
 	}
 	s.closed = true
 	close(s.done)
+	s.disk.GiveUp()
 	s.mu.Unlock()
 
 	idle := make(chan struct{})
@@ -288,10 +336,26 @@ func (s *store) close() error {
 	select {
 	case <-idle:
 	case <-s.halted:
-		return s.haltErr
+		return s.endErr()
 	}
-	err := s.pebble.Close()
-	return errors.Join(err, s.lock.Close())
+	closed := make(chan error, 1)
+	go func() { closed <- s.pebble.Close() }() // which a full disk may stop
+	select {
+	case err := <-closed:
+		return errors.Join(err, s.lock.Close())
+	case <-s.halted:
+		return s.endErr()
+	}
+}
+
+// endErr is what close says of a store that halted: nil when that was for want
+// of space in the end. What was acknowledged is on disk; the rest is as after a
+// crash.
+func (s *store) endErr() error {
+	if disk.Lacks(s.haltErr) {
+		return nil
+	}
+	return s.haltErr
 }
 
 // logger passes Pebble's messages on.
@@ -307,14 +371,15 @@ func (l logger) Errorf(format string, args ...any) {
 	l.s.log.Warn("pebble: " + fmt.Sprintf(format, args...))
 }
 
-// Fatalf must not return. While opening it unwinds to openStore; later it
-// halts the store and ends the goroutine that called it, which is one of
-// Pebble's own or that of apply.
+// Fatalf must not return. It halts the store and ends the goroutine that called
+// it, which is one of Pebble's own or of this package's.
 func (l logger) Fatalf(format string, args ...any) {
-	err := fmt.Errorf(format, args...)
-	if !l.s.opened.Load() {
-		panic(err)
+	// Not all of the arguments that are errors stand at a %w.
+	for _, arg := range args {
+		if err, ok := arg.(error); ok && disk.Lacks(err) {
+			l.s.halt(err)
+		}
 	}
-	l.s.halt(err)
+	l.s.halt(fmt.Errorf(format, args...))
 	runtime.Goexit()
 }

@@ -1,5 +1,5 @@
 // Package faultproxy stands between a client and a database server in tests,
-// and makes faults of the network: cut, refused and silent connections. It
+// and makes faults of the network: cut, refused, silent and slow connections. It
 // forwards bytes, whatever they mean.
 package faultproxy
 
@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Proxy listens on a loopback port and forwards every connection to one
@@ -32,6 +33,7 @@ type Proxy struct {
 	links   map[*link]struct{}
 	refuse  bool
 	hang    bool
+	rate    int        // bytes per second of one direction of a connection; 0 is no limit
 	budget  func() int // answer bytes that a connection may have; nil for all
 	hits    int
 }
@@ -82,6 +84,30 @@ func (p *Proxy) Hang(on bool) {
 	p.changed.Broadcast()
 }
 
+// Throttle lets each connection carry so many bytes per second either way, as a
+// server or a line that is slow; 0 ends that.
+func (p *Proxy) Throttle(bytesPerSecond int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.rate = bytesPerSecond
+}
+
+// pace waits as long as n bytes take, or until the proxy ends.
+func (p *Proxy) pace(n int) {
+	p.mu.Lock()
+	rate := p.rate
+	p.mu.Unlock()
+	if rate == 0 || n == 0 {
+		return
+	}
+	timer := time.NewTimer(time.Duration(n) * time.Second / time.Duration(rate))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-p.running.Done():
+	}
+}
+
 // CutAfter cuts each connection when n more bytes came from the server: those
 // that are there and those to come. With 0 it is cut when the server begins to
 // answer.
@@ -114,7 +140,7 @@ func (p *Proxy) Hits() int {
 func (p *Proxy) Clear() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.refuse, p.hang, p.budget, p.hits = false, false, nil, 0
+	p.refuse, p.hang, p.rate, p.budget, p.hits = false, false, 0, nil, 0
 	p.changed.Broadcast()
 }
 
@@ -225,6 +251,7 @@ func (l *link) copy(to, from *net.TCPConn, answers bool) {
 	buffer := make([]byte, 32<<10)
 	for {
 		n, err := from.Read(buffer)
+		l.proxy.pace(n)
 		allowed, last := l.pass(n, answers)
 		if _, wrong := to.Write(buffer[:allowed]); wrong != nil || last {
 			l.end()

@@ -8,6 +8,7 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -190,6 +191,25 @@ func TestHang(t *testing.T) {
 		if got := mustEnd(t, old); len(got) > 0 {
 			t.Errorf("%s: got %q from a connection that hung", name, got)
 		}
+	}
+}
+
+func TestThrottle(t *testing.T) {
+	p, _ := pair(t)
+	c := dial(t, p)
+	p.Throttle(100_000)
+	begin := time.Now()
+	send(t, c, strings.Repeat("x", 10_000)) // a tenth of a second each way
+	if _, err := io.ReadFull(c, make([]byte, 10_000)); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(begin); took < 150*time.Millisecond {
+		t.Errorf("10,000 bytes to and fro took %v at 100,000 bytes per second, want more", took)
+	}
+	p.Throttle(0)
+	send(t, c, "y")
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
 	}
 }
 
