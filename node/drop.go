@@ -49,5 +49,8 @@ func claimState(ctx context.Context, db statedb.DB, folder string) (own bool, un
 	if errors.Is(err, statedb.ErrUnavailable) || errors.Is(err, statedb.ErrNoDatabase) || ctx.Err() != nil {
 		return false, nil, errors.Join(err, state.Close())
 	}
+	if errors.Is(err, ErrRestoring) {
+		return false, state.Close, nil // what the node keeps may be of the ledger to restore
+	}
 	return err != nil || genesis.ID == known, state.Close, nil
 }

@@ -315,12 +315,9 @@ func (j *Journal) PutBlock(b *ledger.Block) error {
 func (j *Journal) Outbox() ([]*ledger.Block, error) {
 	var list []*ledger.Block
 	err := j.each(outboxPrefix, func(id string, value []byte) error {
-		b, err := ledger.ParseBlock(value)
-		if err != nil {
-			return fmt.Errorf("journal: own block %s: %w", id, err)
-		}
+		b, err := readOwn(id, value)
 		list = append(list, b)
-		return nil
+		return err
 	})
 	return list, err
 }
