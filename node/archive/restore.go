@@ -38,8 +38,7 @@ type RestoreOptions struct {
 
 // Restored says what a restore did.
 type Restored struct {
-	Documents map[string]int `json:"documents"` // by table
-	Resumed   bool           `json:"resumed"`   // an unfinished one
+	Resumed bool `json:"resumed"` // an unfinished one
 	// JournalAside is where the node's journal was moved, "" when it was not.
 	JournalAside string `json:"journal_aside,omitempty"`
 }
@@ -95,7 +94,7 @@ func Restore(ctx context.Context, db statedb.DB, chain *Chain, o RestoreOptions)
 	if done.JournalAside, err = state.Renew(ahead.any()); err != nil {
 		return done, err
 	}
-	done.Documents, done.Resumed = chain.Summary().Documents, r.resumed
+	done.Resumed = r.resumed
 	return done, r.complete(ctx)
 }
 
