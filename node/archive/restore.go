@@ -82,7 +82,7 @@ func Restore(ctx context.Context, db statedb.DB, chain *Chain, o RestoreOptions)
 	if ahead.any() && !o.SetJournalAside {
 		return done, fmt.Errorf("%w: %s in %s has %s", ErrJournalAhead, "the journal", o.StatePath, ahead)
 	}
-	if err := r.checkTarget(ctx); err != nil {
+	if err := insist(ctx, func() error { return r.checkTarget(ctx) }); err != nil {
 		return done, err
 	}
 	if err := r.checkDocuments(ctx); err != nil {
@@ -208,7 +208,12 @@ func (r *restorer) checkDocuments(ctx context.Context) error {
 
 // fill writes all but the claim on the first block, and compares what it wrote.
 func (r *restorer) fill(ctx context.Context) (err error) {
-	if r.created, err = r.db.Create(ctx); err != nil {
+	err = insist(ctx, func() error {
+		created, err := r.db.Create(ctx)
+		r.created = r.created || created
+		return err
+	})
+	if err != nil {
 		return fmt.Errorf("create the database: %w", err)
 	}
 	if !r.marked {

@@ -31,7 +31,8 @@ type Writer struct {
 // NewWriter begins a file that holds all of a ledger, or with the identity of
 // another file what came since that.
 func NewWriter(out io.Writer, since Identity) (*Writer, error) {
-	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	// In a single segment zstd says how long the frame is, however short.
+	encoder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1), zstd.WithSingleSegment(true))
 	if err != nil {
 		return nil, err
 	}
