@@ -31,6 +31,7 @@ type world struct {
 	bound     []map[string]bool // by member: what it voted for, as contestedNames
 	decided   map[string]bool   // what valid blocks have, as contestedNames
 	spendable []coin
+	owners    map[string]ledger.KeyPair // of the first output of transactions
 	serial    int
 }
 
@@ -45,13 +46,12 @@ type worldBlock struct {
 type coin struct {
 	in    *worldBlock
 	tx    *ledger.Transaction
-	asset string
 	owner ledger.KeyPair
 }
 
 func newWorld(t testing.TB, seed uint64, members int) *world {
 	t.Helper()
-	w := &world{random: rand.New(rand.NewPCG(seed, 7)), tables: map[string]map[string][]byte{}, decided: map[string]bool{}}
+	w := &world{random: rand.New(rand.NewPCG(seed, 7)), tables: map[string]map[string][]byte{}, decided: map[string]bool{}, owners: map[string]ledger.KeyPair{}}
 	for _, table := range statedb.Tables {
 		w.tables[table] = map[string][]byte{}
 	}
@@ -128,12 +128,11 @@ func (w *world) make() {
 			if w.random.IntN(8) > 0 || len(w.members) == 1 { // else it may be spent twice
 				w.spendable = slices.Delete(w.spendable, i, i+1)
 			}
-			asset := c.tx.Asset
-			tx, err := ledger.NewTransfer(asset, []ledger.Source{ledger.SourceOf(c.tx, 0)}, canonical.Value{}, []ledger.Payment{ledger.PayTo(owner.Public, 1)}, c.owner)
+			tx, err := ledger.NewTransfer(c.tx.Asset, []ledger.Source{ledger.SourceOf(c.tx, 0)}, canonical.Value{}, []ledger.Payment{ledger.PayTo(owner.Public, 1)}, c.owner)
 			if err != nil {
 				panic(err)
 			}
-			owners[tx.ID] = owner
+			w.owners[tx.ID] = owner
 			txs, b.sources = append(txs, tx), append(slices.Clone(b.sources), c.in)
 			continue
 		}
@@ -143,7 +142,7 @@ func (w *world) make() {
 		if err != nil {
 			panic(err)
 		}
-		owners[tx.ID] = owner
+		w.owners[tx.ID] = owner
 		txs = append(txs, tx)
 	}
 	spent := map[string]bool{}
@@ -160,9 +159,6 @@ func (w *world) make() {
 	w.blocks = append(w.blocks, b)
 	w.tables[statedb.Bigchain][b.ID] = b.Bytes()
 }
-
-// owners are of the first output of transactions.
-var owners = map[string]ledger.KeyPair{}
 
 func (w *world) vote(b *worldBlock, member int) {
 	reason := ""
@@ -201,13 +197,10 @@ func (w *world) vote(b *worldBlock, member int) {
 			w.decided[name] = true
 		}
 		for _, t := range b.Transactions {
-			w.spendable = append(w.spendable, coin{in: b, tx: assetOf(t), owner: owners[t.ID]})
+			w.spendable = append(w.spendable, coin{in: b, tx: t, owner: w.owners[t.ID]})
 		}
 	}
 }
-
-// assetOf is a transaction that what spends it can take the asset from.
-func assetOf(t *ledger.Transaction) *ledger.Transaction { return t }
 
 // Range lets the world go on, then reads some rows.
 func (w *world) Range(_ context.Context, table string, r statedb.Range) (page statedb.Page, _ error) {
