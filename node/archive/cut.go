@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -224,9 +225,32 @@ func (c *cut) holds(b *ledger.Block) error {
 	return nil
 }
 
-// readLateBlocks reads the blocks that late votes are on.
+// readLateBlocks reads the blocks that late votes are on, and those that the
+// reading of the blocks missed although there were votes on them: a node serves
+// a vote as soon as it is there, but a block only when it has read it itself.
 func (c *cut) readLateBlocks(ctx context.Context) error {
-	for id, votes := range c.on {
+	missed, last := []string{}, ""
+	err := c.facts.under(ctx, []byte{votePrefix}, func(id string, _ []byte) error {
+		block, _, _ := strings.Cut(id, ":")
+		if block == last || c.on[block] != nil {
+			return nil
+		}
+		last = block
+		known, err := c.facts.has(key(blockPrefix, block))
+		if err == nil && !known {
+			missed = append(missed, block)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, id := range missed {
+		if err := c.readLateBlock(ctx, id, foundFirst); err != nil {
+			return err
+		}
+	}
+	for id := range c.on {
 		known, err := c.facts.has(key(blockPrefix, id))
 		if err != nil {
 			return err
@@ -234,54 +258,58 @@ func (c *cut) readLateBlocks(ctx context.Context) error {
 		if known && c.members == 1 {
 			continue
 		}
-		page, err := c.pages.Page(ctx, statedb.Bigchain, statedb.Range{Start: id, End: id + "\x01", Limit: 1})
-		if err != nil {
+		found := byte(foundLater)
+		if known {
+			found = foundFirst
+		}
+		if err := c.readLateBlock(ctx, id, found); err != nil {
 			return err
-		}
-		if len(page.Documents) == 0 {
-			continue // the votes are pruned
-		}
-		b, err := soundBlock(page.Documents[0])
-		if err != nil {
-			continue
-		}
-		if !known {
-			if err := c.facts.set(key(blockPrefix, id), []byte{foundLater}); err != nil {
-				return err
-			}
-		}
-		if c.members == 1 {
-			continue
-		}
-		if err := c.holds(b); err != nil {
-			return err
-		}
-		made := factsOf(b)
-		for _, tx := range made.Inputs {
-			if err := c.facts.set(key(spendsPrefix, tx, id), nil); err != nil {
-				return err
-			}
-		}
-		value, err := json.Marshal(made)
-		if err != nil {
-			return err
-		}
-		if err := c.facts.set(key(madePrefix, id), value); err != nil {
-			return err
-		}
-		for _, v := range votes {
-			if v.Valid {
-				continue
-			}
-			c.contested = true
-			for _, name := range contestedNames(b) {
-				if err := c.facts.set(key(contestedPrefix, name), nil); err != nil {
-					return err
-				}
-			}
 		}
 	}
 	return c.facts.flush()
+}
+
+// readLateBlock keeps what votes on a block depend on, if it is there.
+func (c *cut) readLateBlock(ctx context.Context, id string, found byte) error {
+	page, err := c.pages.Page(ctx, statedb.Bigchain, statedb.Range{Start: id, End: id + "\x01", Limit: 1})
+	if err != nil || len(page.Documents) == 0 {
+		return err // late votes on it are pruned
+	}
+	b, err := soundBlock(page.Documents[0])
+	if err != nil {
+		return nil // the writing tells
+	}
+	if err := c.facts.set(key(blockPrefix, id), []byte{found}); err != nil || c.members == 1 {
+		return err
+	}
+	if err := c.holds(b); err != nil {
+		return err
+	}
+	made := factsOf(b)
+	for _, tx := range made.Inputs {
+		if err := c.facts.set(key(spendsPrefix, tx, id), nil); err != nil {
+			return err
+		}
+	}
+	value, err := json.Marshal(made)
+	if err != nil {
+		return err
+	}
+	if err := c.facts.set(key(madePrefix, id), value); err != nil {
+		return err
+	}
+	for _, v := range c.on[id] {
+		if v.Valid {
+			continue
+		}
+		c.contested = true
+		for _, name := range contestedNames(b) {
+			if err := c.facts.set(key(contestedPrefix, name), nil); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // contestedNames are what another block must have one of to speak against b.
