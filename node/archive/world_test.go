@@ -24,6 +24,7 @@ type world struct {
 	members []ledger.KeyPair
 	tables  map[string]map[string][]byte
 	steps   int // documents written while a page is read, at most; 0 stops the world
+	most    int // and all in all
 
 	genesis   *ledger.Block
 	blocks    []*worldBlock
@@ -39,6 +40,7 @@ type worldBlock struct {
 	*ledger.Block
 	sources []*worldBlock
 	votes   map[int]bool // by member: for or against
+	skipped map[int]bool // by member: it saw the block decided, and does not vote any more
 	status  int          // 1 valid, -1 invalid
 }
 
@@ -81,7 +83,7 @@ func (w *world) voters() (keys []string) {
 func (w *world) step() {
 	var open []*worldBlock
 	for _, b := range w.blocks {
-		if len(b.votes) < len(w.members) && b.ready() {
+		if len(b.votes)+len(b.skipped) < len(w.members) && b.ready() {
 			open = append(open, b)
 		}
 	}
@@ -91,16 +93,26 @@ func (w *world) step() {
 	}
 	b := open[w.random.IntN(len(open))]
 	member := w.random.IntN(len(w.members))
-	for _, done := b.votes[member]; done; _, done = b.votes[member] {
+	for b.done(member) {
 		member = (member + 1) % len(w.members)
 	}
-	for _, source := range b.sources { // a member goes by what it has voted on
-		if _, done := source.votes[member]; !done {
-			b = source
-			break
+	for _, source := range b.sources {
+		if source.done(member) {
+			continue
 		}
+		if w.random.IntN(3) > 0 {
+			source.skipped[member] = true
+			continue
+		}
+		b = source // a member votes on a block before it votes on what spends from it
+		break
 	}
 	w.vote(b, member)
+}
+
+func (b *worldBlock) done(member int) bool {
+	_, voted := b.votes[member]
+	return voted || b.skipped[member]
 }
 
 func (b *worldBlock) ready() bool {
@@ -114,9 +126,9 @@ func (b *worldBlock) ready() bool {
 
 func (w *world) make() {
 	maker := w.members[w.random.IntN(len(w.members))]
-	b := &worldBlock{votes: map[int]bool{}}
+	b := &worldBlock{votes: map[int]bool{}, skipped: map[int]bool{}}
 	var txs []*ledger.Transaction
-	if len(w.blocks) > 0 && len(w.members) > 1 && w.random.IntN(6) == 0 { // what another block has, too
+	if len(w.blocks) > 0 && len(w.members) > 1 && w.random.IntN(4) == 0 { // what another block has, too
 		other := w.blocks[len(w.blocks)-1]
 		txs, b.sources = append(txs, other.Transactions[0]), other.sources
 	}
@@ -125,7 +137,7 @@ func (w *world) make() {
 		if len(w.spendable) > 0 && w.random.IntN(3) > 0 {
 			i := w.random.IntN(len(w.spendable))
 			c := w.spendable[i]
-			if w.random.IntN(8) > 0 || len(w.members) == 1 { // else it may be spent twice
+			if w.random.IntN(5) > 0 || len(w.members) == 1 { // else it may be spent twice
 				w.spendable = slices.Delete(w.spendable, i, i+1)
 			}
 			tx, err := ledger.NewTransfer(c.tx.Asset, []ledger.Source{ledger.SourceOf(c.tx, 0)}, canonical.Value{}, []ledger.Payment{ledger.PayTo(owner.Public, 1)}, c.owner)
@@ -205,8 +217,9 @@ func (w *world) vote(b *worldBlock, member int) {
 // Range lets the world go on, then reads some rows.
 func (w *world) Range(_ context.Context, table string, r statedb.Range) (page statedb.Page, _ error) {
 	if w.steps > 0 {
-		for range w.random.IntN(w.steps) {
+		for range min(w.random.IntN(w.steps), w.most) {
 			w.step()
+			w.most--
 		}
 	}
 	most := min(r.Limit, 1+w.random.IntN(8))
@@ -262,9 +275,10 @@ func mustOpenChain(t testing.TB, paths ...string) *Chain {
 	return c
 }
 
-// wantSound verifies files, and looks for what must be in them.
-func wantSound(t testing.TB, what string, c *Chain, least map[string]map[string][]byte) *verify.Report {
+// wantSound verifies files, too.
+func wantSound(t testing.TB, what string, w *world, c *Chain, least map[string]map[string][]byte) *verify.Report {
 	t.Helper()
+	wantClosed(t, what, w, c, least)
 	shown := 0
 	report, err := verify.Run(t.Context(), c, verify.Options{Finding: func(f verify.Finding) error {
 		if shown++; shown < 4 {
@@ -275,6 +289,12 @@ func wantSound(t testing.TB, what string, c *Chain, least map[string]map[string]
 	if err != nil {
 		t.Fatal(err)
 	}
+	return report
+}
+
+// wantAll looks for what must be in files.
+func wantAll(t testing.TB, what string, c *Chain, least map[string]map[string][]byte) {
+	t.Helper()
 	for _, table := range []string{statedb.Bigchain, statedb.Votes} {
 		held := map[string]bool{}
 		if err := c.each(t.Context(), table, func(d statedb.Document) error {
@@ -292,7 +312,71 @@ func wantSound(t testing.TB, what string, c *Chain, least map[string]map[string]
 			}
 		}
 	}
-	return report
+}
+
+// wantClosed looks, in memory, for what the documents of files lack: the blocks
+// of votes, votes before, decided inputs, and what speaks against a block.
+func wantClosed(t testing.TB, what string, w *world, c *Chain, least map[string]map[string][]byte) *verify.Report {
+	t.Helper()
+	wantAll(t, what, c, least)
+	blocks, votes, with := map[string]*ledger.Block{}, map[string]*ledger.Vote{}, map[string]int{}
+	count := map[string]map[bool]int{}
+	if err := c.each(t.Context(), statedb.Bigchain, func(d statedb.Document) error {
+		if b, err := soundBlock(d); err == nil {
+			blocks[b.ID] = b
+			for _, name := range contestedNames(b) {
+				with[name]++
+			}
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.each(t.Context(), statedb.Votes, func(d statedb.Document) error {
+		v, err := soundVote(d)
+		if err != nil {
+			return err
+		}
+		votes[d.ID] = v
+		if count[v.BlockID] == nil {
+			count[v.BlockID] = map[bool]int{}
+		}
+		count[v.BlockID][v.Valid]++
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	valid := map[string]bool{}
+	for id, b := range blocks {
+		for _, tx := range b.Transactions {
+			valid[tx.ID] = valid[tx.ID] || 2*count[id][true] > len(w.members)
+		}
+	}
+	for id, v := range votes {
+		b := blocks[v.BlockID]
+		if b == nil {
+			t.Errorf("%s: there is no block for vote %s", what, id)
+			continue
+		}
+		if v.PreviousBlock != w.genesis.ID && votes[ledger.VoteID(v.PreviousBlock, v.NodePubkey)] == nil {
+			t.Errorf("%s: vote %s is after one that is not there", what, id)
+		}
+		against := v.Valid
+		for _, name := range contestedNames(b) {
+			against = against || with[name] > 1
+		}
+		if !against {
+			t.Errorf("%s: nothing speaks for vote %s, %s", what, id, v.InvalidReason)
+		}
+		for _, tx := range b.Transactions {
+			for _, ref := range tx.Spends() {
+				if v.Valid && !valid[ref.TxID] {
+					t.Errorf("%s: vote %s is for a block that spends of %s, which is not valid", what, id, ref.TxID)
+				}
+			}
+		}
+	}
+	return nil
 }
 
 func sampleFile(t testing.TB, steps int) (*world, string) {
