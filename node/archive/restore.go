@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"time"
 
 	"golang.org/x/sync/errgroup"
 
@@ -82,7 +81,7 @@ func Restore(ctx context.Context, db statedb.DB, chain *Chain, o RestoreOptions)
 	if ahead.any() && !o.SetJournalAside {
 		return done, fmt.Errorf("%w: %s in %s has %s", ErrJournalAhead, "the journal", o.StatePath, ahead)
 	}
-	if err := insist(ctx, func() error { return r.checkTarget(ctx) }); err != nil {
+	if err := verify.Insist(ctx, func() error { return r.checkTarget(ctx) }); err != nil {
 		return done, err
 	}
 	if err := r.checkDocuments(ctx); err != nil {
@@ -208,7 +207,7 @@ func (r *restorer) checkDocuments(ctx context.Context) error {
 
 // fill writes all but the claim on the first block, and compares what it wrote.
 func (r *restorer) fill(ctx context.Context) (err error) {
-	err = insist(ctx, func() error {
+	err = verify.Insist(ctx, func() error {
 		created, err := r.db.Create(ctx)
 		r.created = r.created || created
 		return err
@@ -235,30 +234,6 @@ func (r *restorer) fill(ctx context.Context) (err error) {
 		}
 	}
 	return nil
-}
-
-// patience is how long a database that is away is waited for.
-const (
-	firstWait = 250 * time.Millisecond
-	patience  = 30 * time.Second
-)
-
-// insist calls do again while the database is away.
-func insist(ctx context.Context, do func() error) error {
-	for wait, waited := firstWait, time.Duration(0); ; wait *= 2 {
-		err := do()
-		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || waited+wait > patience {
-			return err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		case <-timer.C:
-			waited += wait
-		}
-	}
 }
 
 // batchBytes is about how much one Write takes, unless a document is larger.
@@ -300,7 +275,7 @@ func (r *restorer) put(ctx context.Context, table string, documents []statedb.Do
 	if len(writes) == 0 {
 		return nil
 	}
-	return insist(ctx, func() error { return r.create(ctx, table, writes) })
+	return verify.Insist(ctx, func() error { return r.create(ctx, table, writes) })
 }
 
 func (r *restorer) create(ctx context.Context, table string, writes []statedb.Write) error {
@@ -426,10 +401,10 @@ func (r *restorer) readClaim(ctx context.Context) (statedb.Write, error) {
 // comes last, then the marker goes.
 func (r *restorer) complete(ctx context.Context) error {
 	claim := []statedb.Write{r.claim}
-	if err := insist(ctx, func() error { return r.create(ctx, statedb.Bigchain, claim) }); err != nil {
+	if err := verify.Insist(ctx, func() error { return r.create(ctx, statedb.Bigchain, claim) }); err != nil {
 		return err
 	}
-	return insist(ctx, func() error { return r.db.Remove(ctx, statedb.Bigchain, []string{node.RestoreMarker}) })
+	return verify.Insist(ctx, func() error { return r.db.Remove(ctx, statedb.Bigchain, []string{node.RestoreMarker}) })
 }
 
 // takeBack undoes what a failed restore did, unless calling it again may help.

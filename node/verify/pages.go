@@ -38,17 +38,29 @@ func PagesOf(source Source) Pages { return Pages{source, patience} }
 func (v *verifier) pages() Pages { return Pages{v.source, v.patience} }
 
 // Page reads a page, again for a while when the source is not available.
-func (p Pages) Page(ctx context.Context, table string, r statedb.Range) (statedb.Page, error) {
+func (p Pages) Page(ctx context.Context, table string, r statedb.Range) (page statedb.Page, err error) {
+	err = insist(ctx, p.patience, func() error {
+		page, err = p.source.Range(ctx, table, r)
+		return err
+	})
+	return page, err
+}
+
+// Insist calls do again, for half a minute, while its error wraps
+// statedb.ErrUnavailable.
+func Insist(ctx context.Context, do func() error) error { return insist(ctx, patience, do) }
+
+func insist(ctx context.Context, patience time.Duration, do func() error) error {
 	for wait, waited := firstWait, time.Duration(0); ; wait *= 2 {
-		page, err := p.source.Range(ctx, table, r)
-		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || waited+wait > p.patience {
-			return page, err
+		err := do()
+		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || waited+wait > patience {
+			return err
 		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 			timer.Stop()
-			return page, ctx.Err()
+			return ctx.Err()
 		case <-timer.C:
 			waited += wait
 		}
