@@ -15,13 +15,16 @@ import (
 
 // Drop deletes a ledger's database, and what a node keeps of that ledger under
 // a state path: that would bind it to nothing any more. What it keeps of another
-// ledger stays. A node that runs there is kv.ErrLocked, and nothing is deleted;
+// ledger stays, and so it does when the database holds an unfinished restore. A node that runs there is kv.ErrLocked, and nothing is deleted;
 // statedb.ErrNoDatabase if there is no database.
 func Drop(ctx context.Context, db statedb.DB, statePath string) error {
 	own, unlock, err := claimState(ctx, db, filepath.Join(statePath, chainstateFolder))
 	if err != nil {
 		return err
 	}
+	_, err = readGenesis(ctx, db)
+	// What the node keeps may be of the ledger that is being restored.
+	own = own && !errors.Is(err, ErrRestoring)
 	if err := errors.Join(db.Drop(ctx), unlock()); err != nil || !own {
 		return err
 	}
@@ -48,9 +51,6 @@ func claimState(ctx context.Context, db statedb.DB, folder string) (own bool, un
 	genesis, err := readGenesis(ctx, db)
 	if errors.Is(err, statedb.ErrUnavailable) || errors.Is(err, statedb.ErrNoDatabase) || ctx.Err() != nil {
 		return false, nil, errors.Join(err, state.Close())
-	}
-	if errors.Is(err, ErrRestoring) {
-		return false, state.Close, nil // what the node keeps may be of the ledger to restore
 	}
 	return err != nil || genesis.ID == known, state.Close, nil
 }

@@ -194,15 +194,25 @@ func (c *backupCall) withFile(path string, write func(io.Writer) error) (err err
 	if err := errors.Join(write(out), out.Sync(), out.Close()); err != nil {
 		return err
 	}
-	if c.force {
-		err = os.Rename(out.Name(), path)
-	} else if err = os.Link(out.Name(), path); err == nil { // unlike a rename never over another file
-		err = os.Remove(out.Name())
-	}
-	if err != nil {
+	if err := c.place(out.Name(), path); err != nil {
 		return err
 	}
 	return syncFolder(folder)
+}
+
+// place gives a complete file its name. Unlike a rename, a link never takes the
+// place of another file; not all file systems have links.
+func (c *backupCall) place(partial, path string) error {
+	if c.force {
+		return os.Rename(partial, path)
+	}
+	switch err := os.Link(partial, path); {
+	case err == nil:
+		return os.Remove(partial)
+	case errors.Is(err, fs.ErrExist):
+		return err
+	}
+	return os.Rename(partial, path)
 }
 
 // syncFolder makes names in a folder durable.
