@@ -54,7 +54,7 @@ func TestCut(t *testing.T) {
 		w.steps = 0
 		w.backup(t, filepath.Join(folder, "whole"), BackupOptions{})
 		report := wantSound(t, what+", at rest", w, mustOpenChain(t, filepath.Join(folder, "whole")), w.tables)
-		if seed == 3 && (report.Blocks.Invalid == 0 || report.Blocks.Valid < 20) {
+		if seed == 3 && (report.Blocks.Invalid == 0 || report.Blocks.Valid < 10) {
 			t.Errorf("%s: the ledger has too little to show anything: %+v", what, report.Blocks)
 		}
 	}

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/mr-tron/base58"
+
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/node/verify"
@@ -58,7 +60,7 @@ func newWorld(t testing.TB, seed uint64, members int) *world {
 		w.tables[table] = map[string][]byte{}
 	}
 	for range members {
-		w.members = append(w.members, ledger.GenerateKeyPair())
+		w.members = append(w.members, w.key())
 		w.last, w.bound = append(w.last, ""), append(w.bound, map[string]bool{})
 	}
 	first, err := ledger.NewGenesis(w.members[0])
@@ -69,6 +71,19 @@ func newWorld(t testing.TB, seed uint64, members int) *world {
 	w.tables[statedb.Bigchain][genesisID] = slices.Concat([]byte(`{"genesis":`), w.genesis.Bytes(), []byte(`}`))
 	w.tables[statedb.Bigchain][w.genesis.ID] = w.genesis.Bytes()
 	return w
+}
+
+// key makes a key pair that the seed repeats.
+func (w *world) key() ledger.KeyPair {
+	var private [32]byte
+	for i := range private {
+		private[i] = byte(w.random.Uint32())
+	}
+	pair, err := ledger.KeyPairFromPrivate(base58.Encode(private[:]))
+	if err != nil {
+		panic(err)
+	}
+	return pair
 }
 
 func (w *world) voters() (keys []string) {
@@ -133,7 +148,7 @@ func (w *world) make() {
 		txs, b.sources = append(txs, other.Transactions[0]), other.sources
 	}
 	for range 1 + w.random.IntN(3) {
-		owner := ledger.GenerateKeyPair()
+		owner := w.key()
 		if len(w.spendable) > 0 && w.random.IntN(3) > 0 {
 			i := w.random.IntN(len(w.spendable))
 			c := w.spendable[i]
