@@ -96,22 +96,31 @@ func open(in io.ReaderAt, size int64) (*File, error) {
 	if f.unpack, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxManifest)); err != nil {
 		return nil, err
 	}
-	manifest, _, length, err := f.frame(f.end, size-int64(trailerBytes), maxManifest)
-	if err != nil {
+	if err := f.readManifest(since); err != nil {
+		f.unpack.Close()
 		return nil, err
 	}
-	if f.end+int64(length) != size-int64(trailerBytes) {
-		return nil, damaged("there is something between its manifest and its end, at offset %d", f.end+int64(length))
+	return f, nil
+}
+
+func (f *File) readManifest(since Identity) error {
+	limit := f.size - int64(trailerBytes)
+	manifest, _, length, err := f.frame(f.end, limit, maxManifest)
+	if err != nil {
+		return err
+	}
+	if f.end+int64(length) != limit {
+		return damaged("there is something between its manifest and its end, at offset %d", f.end+int64(length))
 	}
 	decoder := json.NewDecoder(bytes.NewReader(manifest))
 	decoder.DisallowUnknownFields()
 	if err := decoder.Decode(&f.Manifest); err != nil {
-		return nil, damaged("its manifest is malformed: %v", err)
+		return damaged("its manifest is malformed: %v", err)
 	}
 	if f.Manifest.Since != since {
-		return nil, damaged("its first line and its manifest disagree")
+		return damaged("its first line and its manifest disagree")
 	}
-	return f, f.checkIndex()
+	return f.checkIndex()
 }
 
 // checkIndex checks what the manifest says of the frames, as far as that can be
