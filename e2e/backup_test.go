@@ -250,6 +250,9 @@ func testRestoreKilled(t *testing.T, newNode nodeMaker) {
 	most := time.Since(begin)
 	n.wantDone(t, []string{"-y", "drop"})
 	unfinished, rounds := 0, 4
+	if testing.Short() {
+		rounds = 2
+	}
 	if text := os.Getenv("E2E_KILLS"); text != "" {
 		var err error
 		if rounds, err = strconv.Atoi(text); err != nil {

@@ -367,6 +367,19 @@ func wantClosed(t testing.TB, what string, w *world, c *Chain, least map[string]
 			valid[tx.ID] = valid[tx.ID] || 2*count[id][true] > len(w.members)
 		}
 	}
+	for id, b := range blocks {
+		needed := len(count[id]) == 0
+		for _, name := range contestedNames(b) {
+			needed = needed && with[name] == 1 // else it is there to speak against another
+		}
+		for _, tx := range b.Transactions {
+			for _, ref := range tx.Spends() {
+				if needed && !valid[ref.TxID] {
+					t.Errorf("%s: block %s, which nobody voted on, spends of %s, which is not valid", what, id, ref.TxID)
+				}
+			}
+		}
+	}
 	for id, v := range votes {
 		b := blocks[v.BlockID]
 		if b == nil {
