@@ -151,9 +151,6 @@ func (s *slowClients) add(t testing.TB, addr, request string, every time.Duratio
 
 func getRequest(path string) string { return "GET " + path + " HTTP/1.1\r\nHost: ledger\r\n\r\n" }
 
-const streamRequest = "GET /api/v1/streams/valid_tx HTTP/1.1\r\nHost: ledger\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n" +
-	"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
-
 // postMany posts transactions over some connections and waits until all are valid.
 func (n *node) postMany(t testing.TB, txs []*ledger.Transaction) {
 	t.Helper()

@@ -47,3 +47,35 @@ func TestDrop(t *testing.T) {
 		t.Fatalf("a second drop: got %v, want %v", err, statedb.ErrNoDatabase)
 	}
 }
+
+// What a node keeps of a ledger is not dropped with an unfinished restore of it.
+func TestDropUnfinishedRestore(t *testing.T) {
+	folder := t.TempDir()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	state := filepath.Join(folder, "state")
+	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(db))
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	for _, wiped := range []string{"", chainstateFolder} {
+		if _, err := db.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if wiped != "" {
+			if err := os.RemoveAll(filepath.Join(state, wiped)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		results, err := db.Write(t.Context(), statedb.Bigchain, []statedb.Write{{ID: RestoreMarker, Body: []byte(`{}`)}})
+		if err != nil || results[0].Err != nil {
+			t.Fatal(err, results)
+		}
+		if err := Drop(t.Context(), db, state); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := os.Stat(filepath.Join(state, journalFolder)); err != nil {
+			t.Errorf("without %q: %v", wiped, err)
+		}
+	}
+}

@@ -21,6 +21,16 @@ const genesisID = "genesis"
 // ErrNotInitialized: the database has no genesis block.
 var ErrNotInitialized = errors.New("the database has no genesis block; run `bigchaindb init`")
 
+// RestoreMarker is the id of the document in the bigchain table that says that a
+// restore into the database has begun and is not complete. It is written first
+// and removed last, and stands beside the claim on the first block because it
+// says that there is none: nobody may claim one, nor run on the one that is
+// there. So no node ever reads it in a feed as a document of a ledger.
+const RestoreMarker = "restore"
+
+// ErrRestoring: the database holds a part of a ledger.
+var ErrRestoring = errors.New("the database holds an unfinished restore; run the same `bigchaindb restore` again, or `bigchaindb drop`")
+
 // Init creates the database, its tables and the genesis block, whatever of them
 // is missing. It reports whether it made the database. What a crash left half
 // done the next call completes. Indexes are DeployIndexes' part.
@@ -59,11 +69,15 @@ func genesisClaim(b *ledger.Block) []byte {
 	return append(append([]byte(`{"genesis":`), b.Bytes()...), '}')
 }
 
-// readGenesis returns the claimed first block, or ErrNotInitialized.
+// readGenesis returns the claimed first block, ErrNotInitialized, or
+// ErrRestoring.
 func readGenesis(ctx context.Context, db statedb.DB) (*ledger.Block, error) {
-	documents, err := db.Get(ctx, statedb.Bigchain, []string{genesisID})
+	documents, err := db.Get(ctx, statedb.Bigchain, []string{genesisID, RestoreMarker})
 	if err != nil {
 		return nil, fmt.Errorf("read the genesis block: %w", err)
+	}
+	if documents[1].Rev != "" {
+		return nil, ErrRestoring
 	}
 	if documents[0].Rev == "" {
 		return nil, ErrNotInitialized

@@ -15,8 +15,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/couchledger/couchledger/configs"
+	"github.com/couchledger/couchledger/node/archive"
 	"github.com/couchledger/couchledger/node/verify"
-	"github.com/couchledger/couchledger/statedb"
 )
 
 // uncheckedError ends a verify that cannot tell whether the ledger is sound.
@@ -39,7 +39,7 @@ type verifyCall struct {
 func (a *app) verifyCommand() *cobra.Command {
 	c := &verifyCall{a: a}
 	cmd := &cobra.Command{
-		Use:   "verify",
+		Use:   "verify [FILE...]",
 		Short: "Check the whole ledger, and report what is wrong",
 		Long: `Check the whole ledger, and report what is wrong: hashes, signatures, makers,
 voters, transactions, what they spend, votes and what follows from them, and the
@@ -47,16 +47,23 @@ documents for queries. docs/operations.md lists the rules.
 
 It reads the database of the settings; a node may run on it meanwhile, except
 that the embedded database can be open in one process only. With --url it reads
-the blocks and votes that a running node serves, and needs no settings.
+the blocks and votes that a running node serves, and needs no settings. With
+backup files it reads those, and needs neither: the full one first, then those
+that follow it; those before the first are looked for beside it.
 
 Interrupted with Ctrl-C, or otherwise, it goes on when it is called again.
 
 Exit code: 0 the ledger is sound, 1 there are findings, 2 it could not be checked.`,
-		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
+		Args: func(cmd *cobra.Command, args []string) error {
+			if c.node.url != "" && len(args) > 0 {
+				return &usageError{cmd, errors.New("verify reads from --url or from files, not both")}
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
-			err := c.run(ctx)
+			err := c.run(ctx, args)
 			if err == nil || errors.Is(err, errFindings) {
 				return err
 			}
@@ -77,10 +84,13 @@ func verifyFolder(settings configs.Settings) string { return verifyIn(settings.S
 // verifyIn makes the folder one of its own, as it is deleted in the end.
 func verifyIn(folder string) string { return filepath.Join(folder, "verify") }
 
-func (c *verifyCall) run(ctx context.Context) error {
+func (c *verifyCall) run(ctx context.Context, files []string) error {
 	tuneMemory()
-	if c.node.url != "" {
+	switch {
+	case c.node.url != "":
 		return c.remote(ctx)
+	case len(files) > 0:
+		return c.files(ctx, files)
 	}
 	settings, err := c.a.load()
 	if err != nil {
@@ -100,14 +110,7 @@ func (c *verifyCall) run(ctx context.Context) error {
 			defer func() { err = errors.Join(err, db.Close()) }()
 			err = c.verify(ctx, db, o)
 		}
-		switch {
-		case errors.Is(err, statedb.ErrLocked):
-			return fmt.Errorf("the database in %s is open in another process, perhaps the running node; `bigchaindb verify --url %s` checks what that serves",
-				settings.Database.Path, settings.Server.URL())
-		case errors.Is(err, statedb.ErrNoDatabase):
-			return fmt.Errorf("the database `%s` does not exist; `bigchaindb init` makes it", settings.Database.Name)
-		}
-		return err
+		return explainOpen(settings, "verify", "checks", err)
 	})
 }
 
@@ -132,10 +135,26 @@ func (c *verifyCall) remote(ctx context.Context) error {
 	return c.verify(ctx, source, o)
 }
 
+// files verifies what backup files hold.
+func (c *verifyCall) files(ctx context.Context, paths []string) (err error) {
+	chain, err := archive.OpenChain(paths...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, chain.Close()) }()
+	if err := c.a.checkFiles(ctx, chain); err != nil {
+		return err
+	}
+	o := verify.Options{Ledger: "backup " + chain.Identity() + " " + chain.String()}
+	if c.scratch != "" {
+		o.Scratch = verifyIn(c.scratch)
+	}
+	return c.verify(ctx, chain, o)
+}
+
 // verify runs and writes the report.
 func (c *verifyCall) verify(ctx context.Context, source verify.Source, o verify.Options) error {
-	progress := &verifyProgress{progressLine: c.a.progressLine()}
-	progress.began = progress.now()
+	progress := c.a.stepProgress()
 	var out verifyReport = &verifyText{out: c.a.stdout}
 	if c.asJSON {
 		out = &verifyJSON{out: c.a.stdout}
@@ -163,14 +182,20 @@ func (c *verifyCall) verify(ctx context.Context, source verify.Source, o verify.
 // errFindings ends a verify whose report has findings.
 var errFindings = errors.New("the ledger is not sound: see the report")
 
-// verifyProgress shows how far a run is.
-type verifyProgress struct {
+// stepProgress shows how far something that has several steps is.
+type stepProgress struct {
 	progressLine
 	step      int
 	stepBegan time.Time
 }
 
-func (p *verifyProgress) tell(now verify.Progress) {
+func (a *app) stepProgress() *stepProgress {
+	p := &stepProgress{progressLine: a.progressLine()}
+	p.began = p.now()
+	return p
+}
+
+func (p *stepProgress) tell(now verify.Progress) {
 	if now.Step != p.step {
 		p.step, p.stepBegan = now.Step, p.now()
 	}

@@ -75,7 +75,8 @@ func TestVerify(t *testing.T) {
 	if err := db.Close(); err != nil {
 		t.Fatal(err)
 	}
-	u.must(2, "verify now", "", `"now"`)
+	u.must(2, "verify now", "", "now: no such file")
+	u.must(2, "verify now --url http://localhost:1", "", "not both")
 	u.must(2, "verify --url nowhere", "", `"nowhere"`)
 	u.must(2, "-c none verify", "", "does not exist")
 }
@@ -158,7 +159,7 @@ func TestVerifyProgress(t *testing.T) {
 	told := func(width int) string {
 		var out strings.Builder
 		now := time.Unix(1000, 0)
-		p := &verifyProgress{progressLine: progressLine{out: &out, width: width, now: func() time.Time { return now }, began: now}}
+		p := &stepProgress{progressLine: progressLine{out: &out, width: width, now: func() time.Time { return now }, began: now}}
 		for tenth := range 300 {
 			now = now.Add(time.Second / 10)
 			p.tell(verify.Progress{Step: 1, Steps: 5, Name: "checking blocks", Unit: "transactions", Count: 100 * tenth, Fraction: float64(tenth) / 400})

@@ -10,6 +10,7 @@ package journal
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -141,30 +142,16 @@ func (j *Journal) Restored() error {
 
 func key(prefix byte, name string) []byte { return append([]byte{prefix}, name...) }
 
-func (j *Journal) get(prefix byte, name string) ([]byte, error) {
-	value, closer, err := j.db.Get(key(prefix, name))
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	defer closer.Close()
-	return append(make([]byte, 0, len(value)), value...), nil
-}
+func (j *Journal) get(prefix byte, name string) ([]byte, error) { return j.db.Value(key(prefix, name)) }
 
 func (j *Journal) each(prefix byte, visit func(name string, value []byte) error) error {
-	it, err := j.db.NewIter(&pebble.IterOptions{LowerBound: []byte{prefix}, UpperBound: []byte{prefix + 1}})
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for ok := it.First(); ok; ok = it.Next() {
-		if err := visit(string(it.Key()[1:]), it.Value()); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+	return each(j.db, prefix, visit)
+}
+
+func each(db *kv.Store, prefix byte, visit func(name string, value []byte) error) error {
+	return db.Each(context.Background(), []byte{prefix}, []byte{prefix + 1}, func(k, value []byte) error {
+		return visit(string(k[1:]), value)
+	})
 }
 
 // Vote returns the vote this node gave on a block, nil when there is none.
@@ -335,12 +322,9 @@ func (j *Journal) PutBlock(b *ledger.Block) error {
 func (j *Journal) Outbox() ([]*ledger.Block, error) {
 	var list []*ledger.Block
 	err := j.each(outboxPrefix, func(id string, value []byte) error {
-		b, err := ledger.ParseBlock(value)
-		if err != nil {
-			return fmt.Errorf("journal: own block %s: %w", id, err)
-		}
+		b, err := readOwn(id, value)
 		list = append(list, b)
-		return nil
+		return err
 	})
 	return list, err
 }

@@ -89,7 +89,7 @@ func (v *verifier) decideBlocks(ctx context.Context) (err error) {
 				err = v.decide(block, facts, votes, decisions)
 			}
 			blocks.Next()
-			v.progress.add(1, block.String())
+			v.progress.Add(1, block.String())
 		} else {
 			err = v.missing(block, votes, decisions)
 		}

@@ -40,7 +40,7 @@ func (h *history) at(timestamp int64) (epoch, bool) {
 // readHistory reads the claim on the first block and the statements about the
 // federation. It does so after the blocks: what their makers knew is there.
 func (v *verifier) readHistory(ctx context.Context) error {
-	v.progress.begin(stepDecisions, "counting votes", "blocks")
+	v.progress.Begin(stepDecisions, "counting votes", "blocks")
 	v.history = history{}
 	first, err := v.readGenesis(ctx)
 	if err != nil {
@@ -87,7 +87,7 @@ func (v *verifier) note(id string, rule Rule, format string, args ...any) error 
 // the only block that can be the first is taken for it, so that the rest of the
 // ledger can be judged.
 func (v *verifier) readGenesis(ctx context.Context) (firstBlock, error) {
-	page, err := v.pageOf(ctx, statedb.Bigchain, statedb.Range{Start: genesisID, End: genesisID + "0", Limit: 1})
+	page, err := v.pages().Page(ctx, statedb.Bigchain, statedb.Range{Start: genesisID, End: genesisID + "0", Limit: 1})
 	if err != nil {
 		return firstBlock{}, err
 	}
@@ -181,7 +181,7 @@ func (v *verifier) readStatements(ctx context.Context) error {
 	}
 	r := statedb.Range{Start: ledger.StatementPrefix, End: ledger.StatementPrefix[:len(ledger.StatementPrefix)-1] + ";", Limit: pageRows}
 	for {
-		page, err := v.pageOf(ctx, statedb.Bigchain, r)
+		page, err := v.pages().Page(ctx, statedb.Bigchain, r)
 		if err != nil {
 			return err
 		}

@@ -19,7 +19,7 @@ const shards = 64
 // joinTransactions brings together, for every transaction id, the blocks that
 // hold it, what spends its outputs, and its document for queries.
 func (v *verifier) joinTransactions(ctx context.Context) error {
-	v.progress.begin(stepTransactions, "following what is spent", "transactions")
+	v.progress.Begin(stepTransactions, "following what is spent", "transactions")
 	anyDerived, err := v.scratch.has([]byte{derivedPrefix})
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (v *verifier) joinTransactions(ctx context.Context) error {
 				v.report.Transactions += j.valid
 				v.report.Derived += j.derivedCount
 				v.mu.Unlock()
-				v.progress.add(j.valid, fmt.Sprintf("%02x000000", shard*(256/shards)))
+				v.progress.Add(j.valid, fmt.Sprintf("%02x000000", shard*(256/shards)))
 			}
 			return nil
 		})

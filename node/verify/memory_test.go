@@ -80,7 +80,7 @@ func TestReadAhead(t *testing.T) {
 	for i := range count {
 		m.apply(change{statedb.Bigchain, fmt.Sprintf("%08x", i), make([]byte, size)})
 	}
-	v := &verifier{source: m, workers: 1, progress: newMeter(nil, 1)}
+	v := &verifier{source: m, workers: 1, progress: NewMeter(nil, 1)}
 	var asked, checked atomic.Int64
 	m.before = func(_ string, r statedb.Range) error {
 		// A page may be on the way beside the jobs that wait and the one that

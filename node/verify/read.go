@@ -4,9 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"strconv"
-	"sync"
-	"time"
 
 	"github.com/cockroachdb/pebble/v2"
 	"golang.org/x/sync/errgroup"
@@ -14,42 +11,8 @@ import (
 	"github.com/couchledger/couchledger/statedb"
 )
 
-const (
-	// A page brings about pageBytes, and pageRows at most. Its rows follow the
-	// size of those before, and grow by pageGrowth at most, since blocks may
-	// have thousand times the size of the last ones.
-	pageBytes  = 4 << 20
-	pageRows   = 1000
-	blockRows  = 64 // of the bigchain table
-	firstRows  = 4
-	pageGrowth = 4
-	// jobBytes is about how much one worker checks at a time.
-	jobBytes = 512 << 10
-)
-
-// patience is how long a source that is not available is asked again.
-const (
-	firstWait = 250 * time.Millisecond
-	patience  = 30 * time.Second
-)
-
-// pageOf reads a page, again for a while when the source is not available.
-func (v *verifier) pageOf(ctx context.Context, table string, r statedb.Range) (statedb.Page, error) {
-	for wait, waited := firstWait, time.Duration(0); ; wait *= 2 {
-		page, err := v.source.Range(ctx, table, r)
-		if err == nil || !errors.Is(err, statedb.ErrUnavailable) || waited+wait > v.patience {
-			return page, err
-		}
-		timer := time.NewTimer(wait)
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return page, ctx.Err()
-		case <-timer.C:
-			waited += wait
-		}
-	}
-}
+// jobBytes is about how much one worker checks at a time.
+const jobBytes = 512 << 10
 
 // readTable reads a whole table, and has batches of its documents recorded on
 // all cores while the next ones are read. record returns how many of what the
@@ -59,23 +22,13 @@ func (v *verifier) readTable(ctx context.Context, table string, record func([]st
 	jobs := make(chan []statedb.Document, v.workers)
 	group.Go(func() error {
 		defer close(jobs)
-		most := pageRows
-		if table == statedb.Bigchain {
-			most = blockRows
-		}
-		for r := (statedb.Range{Limit: firstRows}); ; {
-			page, err := v.pageOf(ctx, table, r)
-			if err != nil {
-				return err
-			}
-			size := 0
-			for rest := page.Documents; len(rest) > 0; {
+		return v.pages().Each(ctx, table, func(rest []statedb.Document) error {
+			for len(rest) > 0 {
 				n, bytes := 0, 0
 				for n < len(rest) && (n == 0 || bytes+len(rest[n].Body) <= jobBytes) {
 					bytes += len(rest[n].Body)
 					n++
 				}
-				size += bytes
 				select {
 				case jobs <- rest[:n]:
 				case <-ctx.Done():
@@ -83,15 +36,8 @@ func (v *verifier) readTable(ctx context.Context, table string, record func([]st
 				}
 				rest = rest[n:]
 			}
-			if r.Bookmark = page.Bookmark; r.Bookmark == "" {
-				return nil
-			}
-			fits := pageRows
-			if len(page.Documents) > 0 {
-				fits = 1 + pageBytes/(1+size/len(page.Documents))
-			}
-			r.Limit = min(most, fits, r.Limit*pageGrowth)
-		}
+			return nil
+		})
 	})
 	for range v.workers {
 		group.Go(func() error {
@@ -100,7 +46,7 @@ func (v *verifier) readTable(ctx context.Context, table string, record func([]st
 				if err != nil {
 					return err
 				}
-				v.progress.add(n, documents[len(documents)-1].ID)
+				v.progress.Add(n, documents[len(documents)-1].ID)
 			}
 			return nil
 		})
@@ -185,52 +131,4 @@ func (v *verifier) findVanished(ctx context.Context, table string) (err error) {
 		findings := documentFindings(classDocument, table, id)
 		return errors.Join(w.batch.DeleteRange(findings, after(findings), nil), w.batch.Delete(k, nil))
 	})
-}
-
-// Progress tells how far a run is.
-type Progress struct {
-	Step, Steps int
-	Name        string  // of the step
-	Unit        string  // what Count counts
-	Count       int     // of this step so far
-	Fraction    float64 // of this step, from 0 to 1
-}
-
-// meter counts within a step. Ids are hashes, so the id that was reached tells
-// what fraction is done.
-type meter struct {
-	tell func(Progress)
-
-	mu  sync.Mutex // held while tell runs
-	now Progress
-}
-
-func newMeter(tell func(Progress), steps int) *meter {
-	return &meter{tell: tell, now: Progress{Steps: steps}}
-}
-
-// begin begins a step.
-func (m *meter) begin(step int, name, unit string) {
-	m.mu.Lock()
-	m.now.Step, m.now.Name, m.now.Unit, m.now.Fraction, m.now.Count = step, name, unit, 0, 0
-	m.mu.Unlock()
-	m.add(0, "")
-}
-
-// add counts n more, up to an id.
-func (m *meter) add(n int, id string) {
-	const digits = 8
-	fraction := 0.0
-	if len(id) >= digits {
-		if at, err := strconv.ParseUint(id[:digits], 16, 64); err == nil {
-			fraction = float64(at) / (1 << (4 * digits))
-		}
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.now.Count += n
-	m.now.Fraction = max(m.now.Fraction, fraction) // what is checked side by side ends in any order
-	if m.tell != nil {
-		m.tell(m.now)
-	}
 }

@@ -79,15 +79,11 @@ func (s *scratch) remove() error { return errors.Join(s.Close(), os.RemoveAll(s.
 
 // get returns nil where there is no record.
 func (s *scratch) get(k []byte) ([]byte, error) {
-	value, closer, err := s.Get(k)
-	if errors.Is(err, pebble.ErrNotFound) {
-		return nil, nil
-	}
+	value, err := s.Value(k)
 	if err != nil {
 		return nil, fmt.Errorf("the scratch store: %w", err)
 	}
-	defer closer.Close()
-	return append(make([]byte, 0, len(value)), value...), nil
+	return value, nil
 }
 
 // write applies what fill puts into a batch.
@@ -161,20 +157,7 @@ func (s *scratch) scan(lower, upper []byte) (*pebble.Iterator, error) {
 // each calls do with every record under a prefix; both slices are only good
 // until it returns.
 func (s *scratch) each(ctx context.Context, prefix []byte, do func(k, v []byte) error) error {
-	it, err := s.scan(prefix, after(prefix))
-	if err != nil {
-		return err
-	}
-	defer it.Close()
-	for it.First(); it.Valid(); it.Next() {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		if err := do(it.Key(), it.Value()); err != nil {
-			return err
-		}
-	}
-	return it.Error()
+	return s.Each(ctx, prefix, after(prefix), do)
 }
 
 // has reports whether there is a record under a prefix.

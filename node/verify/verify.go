@@ -73,7 +73,7 @@ type verifier struct {
 	workers  int
 	patience time.Duration // with the source
 	scratch  *scratch
-	progress *meter
+	progress *Meter
 
 	lap uint64 // counts the readings of the tables
 	// subject is the reading that what is missing is judged by: the first of
@@ -121,7 +121,7 @@ func (v *verifier) run(ctx context.Context) (report *Report, err error) {
 		}
 		err = errors.Join(err, end())
 	}()
-	v.progress = newMeter(v.Progress, stepTransactions)
+	v.progress = NewMeter(v.Progress, stepTransactions)
 	if err := v.read(ctx, true); err != nil {
 		return nil, err
 	}
@@ -172,11 +172,11 @@ func (v *verifier) read(ctx context.Context, first bool) (err error) {
 	} else {
 		names = [...]string{"reading blocks again", "reading votes again"}
 	}
-	v.progress.begin(stepBlocks, names[0], "transactions")
+	v.progress.Begin(stepBlocks, names[0], "transactions")
 	if err := v.readTruth(ctx, statedb.Bigchain, v.checkBlock); err != nil {
 		return reading(statedb.Bigchain, err)
 	}
-	v.progress.begin(stepVotes, names[1], "votes")
+	v.progress.Begin(stepVotes, names[1], "votes")
 	err = v.readTruth(ctx, statedb.Votes, func(d statedb.Document, b *pebble.Batch) (bool, int, error) {
 		sound, err := v.checkVote(d, b)
 		return sound, 1, err
@@ -187,7 +187,7 @@ func (v *verifier) read(ctx context.Context, first bool) (err error) {
 	if !first || !v.Derived {
 		return nil
 	}
-	v.progress.begin(stepDerived, "reading the table for queries", "documents")
+	v.progress.Begin(stepDerived, "reading the table for queries", "documents")
 	if err := errors.Join(v.scratch.clear(waitPrefix, derivedPrefix), v.scratch.clearFindings(classDerived)); err != nil {
 		return err
 	}
@@ -197,7 +197,7 @@ func (v *verifier) read(ctx context.Context, first bool) (err error) {
 	if err != nil {
 		return reading(statedb.Backlog, err)
 	}
-	v.progress.begin(stepDerived, "reading the table for queries", "documents")
+	v.progress.Begin(stepDerived, "reading the table for queries", "documents")
 	err = v.readTable(ctx, statedb.Transactions, func(documents []statedb.Document) (int, error) {
 		return len(documents), v.scratch.write(func(b *pebble.Batch) error { return v.recordDerived(documents, b) })
 	})
