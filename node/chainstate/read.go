@@ -40,7 +40,9 @@ func (s *State) TransactionDigest(txID string) ([32]byte, error) {
 
 // Statements returns what members have stated about an epoch, by signer.
 func (s *State) Statements(number int) (map[string]*ledger.Statement, error) {
-	return statements(s.db, binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(number)))
+	g := s.use()
+	defer g.users.Done()
+	return statements(g, binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(number)))
 }
 
 func statements(r pebble.Reader, prefix []byte) (map[string]*ledger.Statement, error) {
@@ -110,7 +112,9 @@ func decisionOf(number uint64, block id, status consensus.Status, rec blockRecor
 // Pending returns the first decision after a number whose consequences are not
 // carried out yet, and false when there is none.
 func (s *State) Pending(after uint64) (Decision, bool, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(&pebble.IterOptions{
 		LowerBound: sequenceKey(effectPrefix, after+1), UpperBound: []byte{effectPrefix + 1},
 	})
 	if err != nil {
@@ -136,7 +140,9 @@ func (s *State) Pending(after uint64) (Decision, bool, error) {
 
 // Undecided lists the blocks that are not decided, in order of arrival.
 func (s *State) Undecided() ([]string, error) {
-	it, err := s.db.NewIter(iterOptions([]byte{openPrefix}))
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(iterOptions([]byte{openPrefix}))
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +254,9 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	if rest != nil {
 		lower = append(append([]byte(nil), base...), append(rest, 0)...)
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
 	if err != nil {
 		return "", 0, err
 	}

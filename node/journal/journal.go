@@ -38,10 +38,15 @@ const (
 )
 
 const (
+	metaFormat   = "format"   // see steps
 	metaOwner    = "owner"    // the node's public key
 	metaLast     = "last"     // the block voted on last
 	metaRestored = "restored" // there once Restored was called
 )
+
+// steps bring a folder of an earlier format to that of the records, 1. Those
+// before had no note of their format, and the same records.
+var steps = []kv.Step{{Name: "note the journal's format"}}
 
 // RefusalAge is how long the reason for a refusal is kept.
 const RefusalAge = 24 * time.Hour
@@ -60,6 +65,7 @@ type Journal struct {
 	held    map[string]Locks            // block → what it locks
 
 	refusing sync.Mutex
+	upgraded []string
 }
 
 // Open opens the journal of the node with that public key, or begins an empty
@@ -80,17 +86,21 @@ func Open(folder, publicKey string, fs vfs.FS) (*Journal, error) {
 	return j, nil
 }
 
-func (j *Journal) load(publicKey string) error {
+// Upgraded names what Open did to bring a folder of an earlier format up to
+// date; nil for nothing.
+func (j *Journal) Upgraded() []string { return j.upgraded }
+
+func (j *Journal) load(publicKey string) (err error) {
+	if j.upgraded, err = j.db.Upgrade(key(metaPrefix, metaFormat), steps); err != nil {
+		return err
+	}
 	owner, err := j.get(metaPrefix, metaOwner)
 	if err != nil {
 		return err
 	}
 	if string(owner) != publicKey {
 		j.fresh = true
-		if err := j.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
-			return err
-		}
-		return j.db.Set(key(metaPrefix, metaOwner), []byte(publicKey), pebble.Sync)
+		return j.begin(publicKey)
 	}
 	if err := j.each(refusalPrefix, func(string, []byte) error { j.refused.Store(true); return nil }); err != nil {
 		return err
@@ -116,6 +126,20 @@ func (j *Journal) load(publicKey string) error {
 		j.hold(block, l)
 		return nil
 	})
+}
+
+// begin empties the journal for the node with that public key.
+func (j *Journal) begin(publicKey string) error {
+	b := j.db.NewBatch()
+	format := key(metaPrefix, metaFormat)
+	err := errors.Join(
+		b.DeleteRange([]byte{0}, format, nil),
+		b.DeleteRange(append(format, 0), []byte{0xff}, nil),
+		b.Set(key(metaPrefix, metaOwner), []byte(publicKey), nil))
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return j.db.Apply(b, pebble.Sync)
 }
 
 // Close closes the folder.
