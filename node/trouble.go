@@ -86,18 +86,18 @@ func (t *trouble) isDown() bool { return t.tasks[healthTask] != nil || t.tasks[w
 
 // retry does a thing until it succeeds or ctx ends. The first failure and the
 // recovery are told in the log once; in between the node counts as degraded.
-func (n *Node) retry(ctx context.Context, task string, do func() error) error {
+func (f *follower) retry(ctx context.Context, task string, do func() error) error {
 	wait := firstRetry
 	for {
 		err := do()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		n.setTrouble(task, err)
+		f.setTrouble(task, err)
 		if err == nil || errors.Is(err, statedb.ErrClosed) {
 			return err
 		}
-		if !n.trouble.pause(ctx, wait) {
+		if !f.trouble.pause(ctx, wait) {
 			return ctx.Err()
 		}
 		wait = min(2*wait, lastRetry)
@@ -106,8 +106,8 @@ func (n *Node) retry(ctx context.Context, task string, do func() error) error {
 
 // setTrouble records that a task fails, or with nil that it works again. When
 // the database is away all tasks fail; that is told once.
-func (n *Node) setTrouble(task string, err error) {
-	t := n.trouble
+func (f *follower) setTrouble(task string, err error) {
+	t := f.trouble
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before, failing := t.tasks[task]
@@ -123,13 +123,13 @@ func (n *Node) setTrouble(task string, err error) {
 	switch out := t.outage(); {
 	case out && !wasOut:
 		t.since = time.Now()
-		n.log.Warn("the database fails; trying again until it works", "component", task, "error", err)
+		f.log.Warn("the database fails; trying again until it works", "component", task, "error", err)
 	case wasOut && !out:
-		n.log.Info("the database works again", "component", task, "after", time.Since(t.since).Round(time.Millisecond))
+		f.log.Info("the database works again", "component", task, "after", time.Since(t.since).Round(time.Millisecond))
 	case err != nil && !failing && !isDatabaseFault(err):
-		n.log.Warn("a task fails; trying again until it works", "component", task, "error", err)
+		f.log.Warn("a task fails; trying again until it works", "component", task, "error", err)
 	case err == nil && !isDatabaseFault(before):
-		n.log.Info("the task works again", "component", task, "was", before)
+		f.log.Info("the task works again", "component", task, "was", before)
 	}
 	switch down := t.isDown(); {
 	case down && !wasDown:

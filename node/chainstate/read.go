@@ -273,3 +273,45 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	}
 	return "", skippedBy(it), it.Error()
 }
+
+// Arrivals counts the blocks, whatever became of them.
+func (s *State) Arrivals() int {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	return int(s.arrivals)
+}
+
+// Blocks calls visit for every block, in order of ids, with its status.
+func (s *State) Blocks(visit func(blockID string, status consensus.Status) error) error {
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(iterOptions([]byte{statusPrefix}))
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if len(it.Key()) != 1+idSize || len(it.Value()) != 1 {
+			return errCorrupt
+		}
+		if err := visit(id(it.Key()[1:]).String(), consensus.Status(it.Value()[0])); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Decision returns what is kept of a block that has arrived, under number 0.
+func (s *State) Decision(blockID string) (Decision, error) {
+	block, _ := toID(blockID)
+	status, err := s.blockStatus(block)
+	if err != nil {
+		return Decision{}, err
+	}
+	value, err := s.get(idKey(blockPrefix, block))
+	if err != nil {
+		return Decision{}, err
+	}
+	rec, err := readBlockRecord(value)
+	return decisionOf(0, block, status, rec), err
+}
