@@ -129,7 +129,7 @@ func (a *app) root() *cobra.Command {
 		return pflag.NormalizedName(name)
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
-		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.verifyCommand(), a.benchCommand(),
+		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.verifyCommand(), a.reindexCommand(), a.benchCommand(),
 		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
 	return root
 }
