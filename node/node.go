@@ -123,6 +123,9 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		caughtUp:   make(chan struct{}),
 	}
 	n.observer = n
+	if err := errUnfinished(o.StatePath); err != nil {
+		return nil, err
+	}
 	var err error
 	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
 		return nil, err

@@ -228,6 +228,9 @@ func (s *stopped) adopt(r *rebuild) error {
 // documents that were wrong. kv.ErrLocked where a node runs on the state,
 // ErrNotInitialized where the database holds no ledger.
 func Reindex(ctx context.Context, o Options, tell func(ReindexProgress)) (*Reindexed, error) {
+	if err := errUnfinished(o.StatePath); err != nil {
+		return nil, err
+	}
 	s, err := openStopped(ctx, o)
 	if err != nil {
 		return nil, err

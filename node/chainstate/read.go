@@ -315,3 +315,57 @@ func (s *State) Decision(blockID string) (Decision, error) {
 	rec, err := readBlockRecord(value)
 	return decisionOf(0, block, status, rec), err
 }
+
+// EpochOf returns the number of the epoch that a block belongs to.
+func (s *State) EpochOf(blockID string) (int, error) {
+	block, _ := toID(blockID)
+	value, err := s.get(idKey(blockPrefix, block))
+	if err != nil {
+		return 0, err
+	}
+	rec, err := readBlockRecord(value)
+	if err == nil && (rec.epoch < 0 || rec.epoch >= max(len(s.Epochs()), 1)) {
+		err = errCorrupt
+	}
+	return rec.epoch, err
+}
+
+// Dependents lists the live blocks that spend outputs of a live block's
+// transactions.
+func (s *State) Dependents(blockID string) ([]string, error) {
+	block, _ := toID(blockID)
+	v := s.View()
+	defer v.Close()
+	value, err := v.get(idKey(blockPrefix, block))
+	if err != nil {
+		return nil, err
+	}
+	rec, err := readBlockRecord(value)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range rec.transactions {
+		value, err := v.get(idKey(txPrefix, e.tx))
+		if err != nil || value == nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		t, err := readTxRecord(value)
+		if err != nil {
+			return nil, err
+		}
+		for i := range t.outputs {
+			spends, err := spenders(v, ledger.OutputRef{TxID: e.tx.String(), Index: i})
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range spends {
+				list = append(list, s.block.String())
+			}
+		}
+	}
+	return distinct(list), nil
+}

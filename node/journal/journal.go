@@ -215,6 +215,34 @@ func (j *Journal) SetLastVoted(block string) error {
 	return nil
 }
 
+// Rewind ends the chain of votes at a block, "" for the genesis block, after the
+// database was set back: blocks and votes that were not sent go, and all locks,
+// which the node renews for undecided blocks that it voted for. adopted votes
+// are recorded as Adopt does. The votes given remain, so that the node never
+// gives a block that comes back another one.
+func (j *Journal) Rewind(last string, adopted []*ledger.Vote) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.db.NewBatch()
+	var err error
+	for _, prefix := range []byte{lockPrefix, unsentPrefix, outboxPrefix} {
+		err = errors.Join(err, b.DeleteRange([]byte{prefix}, []byte{prefix + 1}, nil))
+	}
+	for _, v := range adopted {
+		err = errors.Join(err, b.Set(key(votePrefix, v.BlockID), v.Bytes(), nil))
+	}
+	err = errors.Join(err, b.Set(key(metaPrefix, metaLast), []byte(last), nil), b.Set(key(metaPrefix, metaRestored), nil, nil))
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	if err := j.db.Apply(b, pebble.Sync); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.last = last
+	j.txLocks, j.locks, j.held = lockTable[string]{}, lockTable[ledger.OutputRef]{}, map[string]Locks{}
+	return nil
+}
+
 // Record writes a vote down, with what it locks if it is a valid one, before
 // it is sent. When it returns nil the vote is durable and binding. It refuses
 // a second vote on a block with the other verdict.
