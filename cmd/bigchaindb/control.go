@@ -108,6 +108,16 @@ func reindexOver(w http.ResponseWriter, r *http.Request, n *node.Node) {
 	tell(controlLine{Result: report})
 }
 
+// isListening reports whether a node takes orders at a socket.
+func isListening(ctx context.Context, path string) bool {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return false
+	}
+	_ = conn.Close()
+	return true
+}
+
 // errNoNode: no node takes orders under a state path.
 var errNoNode = errors.New("no node runs there")
 

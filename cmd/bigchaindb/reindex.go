@@ -18,6 +18,7 @@ import (
 )
 
 func (a *app) reindexCommand() *cobra.Command {
+	var afterRestore, dryRun bool
 	cmd := &cobra.Command{
 		Use:   "reindex",
 		Short: "Make anew all that is derived from blocks and votes",
@@ -26,7 +27,13 @@ documents for queries, the indexes.
 
 If the node runs, it does this beside its work, and this command shows how far
 it is; interrupted, the command ends and the node goes on. If none runs, the
-command does it by itself.`,
+command does it by itself.
+
+With --after-restore it brings a ledger in order whose database was restored from
+its own dump or snapshot, while all nodes are stopped: it deletes the backlog, the
+blocks after the last decided one and their votes, and then makes anew what is
+derived. It shows first what it would do, and asks. What it deletes it saves in a
+file under the state path.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings, err := a.load()
@@ -36,11 +43,19 @@ command does it by itself.`,
 			if err := requireKeyPair(settings); err != nil {
 				return err
 			}
+			if dryRun && !afterRestore {
+				return &usageError{cmd, errors.New("--dry-run goes with --after-restore: without that, only what is derived is changed")}
+			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGINT, syscall.SIGTERM)
 			defer stop()
+			if afterRestore {
+				return a.afterRestore(ctx, settings, dryRun)
+			}
 			return a.reindex(ctx, settings)
 		},
 	}
+	cmd.Flags().BoolVar(&afterRestore, "after-restore", false, "bring a ledger in order whose database was restored from its own dump")
+	cmd.Flags().BoolVar(&dryRun, "dry-run", false, "with --after-restore: only show what would be done")
 	return cmd
 }
 
@@ -67,6 +82,12 @@ func (a *app) reindex(ctx context.Context, settings configs.Settings) error {
 	if err != nil {
 		return err
 	}
+	a.sayReindexed(report)
+	return nil
+}
+
+// sayReindexed tells what a rebuild did.
+func (a *app) sayReindexed(report *node.Reindexed) {
 	a.say("Chainstate: %d blocks with %d transactions followed.", report.Blocks, report.Transactions)
 	a.say("Documents for queries: %d right, %d mended, %d written, %d removed.", report.Right, report.Mended, report.Written, report.Removed)
 	if report.Unknown > 0 {
@@ -79,7 +100,6 @@ func (a *app) reindex(ctx context.Context, settings configs.Settings) error {
 		a.say("The node decided nothing for %s while it changed over.", report.Pause.Round(time.Millisecond))
 	}
 	a.say("Done in %s.", report.Took.Round(time.Millisecond))
-	return nil
 }
 
 // withStopped calls work with the options of a node that does not run, on its
@@ -100,7 +120,7 @@ func (a *app) withStopped(ctx context.Context, settings configs.Settings, work f
 			return fmt.Errorf("the database in %s is open in another process: %w", settings.Database.Path, err)
 		case errors.Is(err, kv.ErrLocked):
 			return fmt.Errorf("the state in %s is in use by another process, perhaps a node that is starting or stopping: %w", settings.State.Path, err)
-		case errors.Is(err, statedb.ErrNoDatabase):
+		case errors.Is(err, statedb.ErrNoDatabase) || errors.Is(err, node.ErrNotInitialized):
 			return noLedger(settings)
 		}
 		return err
