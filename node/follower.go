@@ -69,9 +69,11 @@ func (nobody) voted(*ledger.Vote) error                              { return ni
 func (nobody) decided(chainstate.Decision) error                     { return nil }
 
 // toHeads follows both feeds, opened anew, from the checkpoints to their heads:
-// all that was in the database before the call is in the chainstate then. tell
-// is called after every event.
+// all that was in the database before the call is in the chainstate then, in an
+// order in which each transaction comes after those it spends. tell is called
+// after every event.
 func (f *follower) toHeads(ctx context.Context, tell func()) error {
+	f.held = heldBlocks{on: map[string][]string{}}
 	work, cancel := context.WithCancel(ctx)
 	var group sync.WaitGroup
 	failed := make(chan error, 2)
@@ -105,5 +107,5 @@ func (f *follower) toHeads(ctx context.Context, tell func()) error {
 			tell()
 		}
 	}
-	return nil
+	return f.held.release(f)
 }

@@ -103,17 +103,13 @@ func (r *rebuild) progress(step int, name string, done, total int, unit string) 
 // follow derives the chainstate. total is about how many blocks there are, 0
 // where nobody knows.
 func (r *rebuild) follow(ctx context.Context, total int) error {
-	err := r.toHeads(ctx, func() {
+	return r.toHeads(ctx, func() {
 		if total == 0 {
 			r.progress(stepFollow, "following blocks and votes", r.report.Transactions, 0, "transactions")
 			return
 		}
 		r.progress(stepFollow, "following blocks and votes", min(r.report.Blocks, total), total, "blocks")
 	})
-	if err != nil {
-		return err
-	}
-	return r.held.release(r.follower)
 }
 
 // run derives all.
