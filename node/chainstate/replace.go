@@ -41,3 +41,14 @@ func (s *State) Replace(next *State) (retire func() error) {
 		return former.Close()
 	}
 }
+
+// EffectDone takes a decision off the list of those to be carried out, unless
+// there is another one under its number, as after Replace.
+func (u *Update) EffectDone(number uint64, blockID string) error {
+	k := sequenceKey(effectPrefix, number)
+	value, err := u.get(k)
+	if err != nil || len(value) != idSize || id(value).String() != blockID {
+		return err
+	}
+	return u.del(k)
+}

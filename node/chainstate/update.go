@@ -499,14 +499,3 @@ func (u *Update) forgetOutputs(tx id, t txRecord) error {
 	}
 	return u.del(idKey(txPrefix, tx))
 }
-
-// EffectDone takes a decision off the list of those to be carried out, unless
-// there is another one under its number, as after Replace.
-func (u *Update) EffectDone(number uint64, blockID string) error {
-	k := sequenceKey(effectPrefix, number)
-	value, err := u.get(k)
-	if err != nil || len(value) != idSize || id(value).String() != blockID {
-		return err
-	}
-	return u.del(k)
-}
