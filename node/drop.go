@@ -18,7 +18,7 @@ import (
 // ledger stays, and so it does when the database holds an unfinished restore. A node that runs there is kv.ErrLocked, and nothing is deleted;
 // statedb.ErrNoDatabase if there is no database.
 func Drop(ctx context.Context, db statedb.DB, statePath string) error {
-	own, unlock, err := claimState(ctx, db, filepath.Join(statePath, chainstateFolder))
+	own, unlock, err := claimState(ctx, db, statePath)
 	if err != nil {
 		return err
 	}
@@ -28,12 +28,20 @@ func Drop(ctx context.Context, db statedb.DB, statePath string) error {
 	if err := errors.Join(db.Drop(ctx), unlock()); err != nil || !own {
 		return err
 	}
-	return errors.Join(os.RemoveAll(filepath.Join(statePath, chainstateFolder)), os.RemoveAll(filepath.Join(statePath, journalFolder)))
+	for _, name := range []string{chainstateFolder, nextFolder, switchedFile, journalFolder} {
+		err = errors.Join(err, os.RemoveAll(filepath.Join(statePath, name)))
+	}
+	return err
 }
 
 // claimState keeps nodes from starting on a chainstate until unlock is called,
 // and tells whether it is of the database's ledger.
-func claimState(ctx context.Context, db statedb.DB, folder string) (own bool, unlock func() error, err error) {
+func claimState(ctx context.Context, db statedb.DB, statePath string) (own bool, unlock func() error, err error) {
+	folders := foldersIn(statePath, nil)
+	folder := folders.in(chainstateFolder)
+	if switched, err := folders.exists(switchedFile); err != nil || switched { // which settle will end
+		folder = folders.in(nextFolder)
+	}
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return true, func() error { return nil }, nil
 	}

@@ -42,17 +42,17 @@ type effects struct {
 	blocks  map[string]*ledger.Block // own, just decided
 	kept    int                      // bytes of blocks
 	cleared []string                 // transactions whose backlog entries came too late
-	due     map[uint64]time.Time     // decisions on others' blocks
+	due     map[string]time.Time     // others' blocks that are decided
 	most    int                      // maxBehind, but for tests
-	own     map[uint64]int           // transactions of decisions on own blocks
+	own     map[string]int           // transactions of own blocks that are decided
 	behind  int                      // sum of own
 	caught  chan struct{}            // one token when behind fell
 }
 
 func newEffects(n *Node) *effects {
 	e := &effects{
-		n: n, wake: make(chan struct{}, 1), blocks: map[string]*ledger.Block{}, due: map[uint64]time.Time{},
-		most: maxBehind, own: map[uint64]int{}, caught: make(chan struct{}, 1),
+		n: n, wake: make(chan struct{}, 1), blocks: map[string]*ledger.Block{}, due: map[string]time.Time{},
+		most: maxBehind, own: map[string]int{}, caught: make(chan struct{}, 1),
 	}
 	e.busy.Store(true)
 	e.signal()
@@ -70,8 +70,8 @@ func (e *effects) signal() {
 func (e *effects) enqueue(d chainstate.Decision, block *ledger.Block) {
 	e.busy.Store(true)
 	e.mu.Lock()
-	if d.Maker == e.n.key.Public && e.own[d.Number] == 0 {
-		e.own[d.Number] = len(d.Transactions)
+	if d.Maker == e.n.key.Public && e.own[d.BlockID] == 0 {
+		e.own[d.BlockID] = len(d.Transactions)
 		e.behind += len(d.Transactions)
 	}
 	if block != nil && e.blocks[d.BlockID] == nil && e.kept < maxEffectBytes {
@@ -171,7 +171,7 @@ func (e *effects) gather(last uint64) (group []chainstate.Decision, upTo uint64,
 		if err != nil || !ok {
 			return group, last, err
 		}
-		if d.Maker != e.n.key.Public && !e.isDue(d.Number) {
+		if d.Maker != e.n.key.Public && !e.isDue(d.BlockID) {
 			last = d.Number
 			continue
 		}
@@ -183,12 +183,12 @@ func (e *effects) gather(last uint64) (group []chainstate.Decision, upTo uint64,
 	}
 }
 
-func (e *effects) isDue(number uint64) bool {
+func (e *effects) isDue(block string) bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	at, ok := e.due[number]
+	at, ok := e.due[block]
 	if !ok {
-		e.due[number] = time.Now().Add(othersDelay)
+		e.due[block] = time.Now().Add(othersDelay)
 		return false
 	}
 	return time.Now().After(at)
@@ -221,9 +221,9 @@ func (e *effects) carryOut(ctx context.Context, group []chainstate.Decision) err
 	e.mu.Lock()
 	for _, d := range group {
 		e.release(d.BlockID)
-		delete(e.due, d.Number)
-		e.behind -= e.own[d.Number]
-		delete(e.own, d.Number)
+		delete(e.due, d.BlockID)
+		e.behind -= e.own[d.BlockID]
+		delete(e.own, d.BlockID)
 	}
 	e.mu.Unlock()
 	select {
@@ -232,7 +232,7 @@ func (e *effects) carryOut(ctx context.Context, group []chainstate.Decision) err
 	}
 	return n.update(func(u *chainstate.Update) error {
 		for _, d := range group {
-			if err := u.EffectDone(d.Number); err != nil {
+			if err := u.EffectDone(d.Number, d.BlockID); err != nil {
 				return err
 			}
 		}

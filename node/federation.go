@@ -11,15 +11,15 @@ import (
 
 // applyStatement records a member's word on the federation's next epoch, and
 // begins the epoch when more than half of the present members agree.
-func (n *Node) applyStatement(st *ledger.Statement) error {
-	current := n.federation()
+func (f *follower) applyStatement(st *ledger.Statement) error {
+	current := f.federation()
 	if st.Number != current.Number+1 || st.Previous != current.Hash || st.From < current.From || !current.Has(st.NodePubkey) {
 		if st.Number > current.Number {
-			n.fault("a statement about the federation does not follow from its history", st.DocumentID(), nil)
+			f.fault("a statement about the federation does not follow from its history", st.DocumentID(), nil)
 		}
 		return nil
 	}
-	return n.update(func(u *chainstate.Update) error {
+	return f.update(func(u *chainstate.Update) error {
 		all, err := u.AddStatement(st)
 		if err != nil {
 			return err
@@ -33,14 +33,14 @@ func (n *Node) applyStatement(st *ledger.Statement) error {
 		if 2*agree <= len(current.Members) {
 			return nil
 		}
-		n.log.Info("the federation changes", "component", "federation", "members", st.Members, "from", st.From)
+		f.log.Info("the federation changes", "component", "federation", "members", st.Members, "from", st.From)
 		return u.AddEpoch(chainstate.Epoch{Number: st.Number, From: st.From, Members: st.Members, Hash: st.Hash()})
 	})
 }
 
 // federation returns the latest epoch.
-func (n *Node) federation() chainstate.Epoch {
-	epochs := n.state.Epochs()
+func (f *follower) federation() chainstate.Epoch {
+	epochs := f.state.Epochs()
 	return epochs[len(epochs)-1]
 }
 

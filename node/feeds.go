@@ -29,9 +29,9 @@ type event struct {
 }
 
 // emit hands an event to the ledger loop.
-func (n *Node) emit(ctx context.Context, e event) error {
+func (f *follower) emit(ctx context.Context, e event) error {
 	select {
-	case n.events <- e:
+	case f.events <- e:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
@@ -40,7 +40,7 @@ func (n *Node) emit(ctx context.Context, e event) error {
 
 // follow reads a table's feed from a token on, for ever, and hands over its
 // batches. A feed that breaks is opened again where it was.
-func (n *Node) follow(ctx context.Context, table, token string, handle func(statedb.Batch) error) error {
+func (f *follower) follow(ctx context.Context, table, token string, handle func(statedb.Batch) error) error {
 	var feed statedb.Feed
 	defer func() {
 		if feed != nil {
@@ -49,9 +49,9 @@ func (n *Node) follow(ctx context.Context, table, token string, handle func(stat
 	}()
 	for {
 		var batch statedb.Batch
-		err := n.retry(ctx, table+" feed", func() (err error) {
+		err := f.retry(ctx, f.task+table+" feed", func() (err error) {
 			if feed == nil {
-				if feed, err = n.db.Changes(ctx, table, token); err != nil {
+				if feed, err = f.db.Changes(ctx, table, token); err != nil {
 					feed = nil
 					if errors.Is(err, statedb.ErrBadToken) {
 						token = "" // the table was restored; what is known comes again
@@ -76,22 +76,22 @@ func (n *Node) follow(ctx context.Context, table, token string, handle func(stat
 }
 
 // followBlocks reads blocks, and statements about the federation.
-func (n *Node) followBlocks(ctx context.Context) error {
-	token, err := n.state.Token(statedb.Bigchain)
+func (f *follower) followBlocks(ctx context.Context) error {
+	token, err := f.state.Token(statedb.Bigchain)
 	if err != nil {
 		return err
 	}
-	return n.follow(ctx, statedb.Bigchain, token, func(batch statedb.Batch) error {
+	return f.follow(ctx, statedb.Bigchain, token, func(batch statedb.Batch) error {
 		ids := make([]string, 0, len(batch.Changes))
 		for _, c := range batch.Changes {
 			if !c.Deleted && (ledger.IsID(c.ID) || strings.HasPrefix(c.ID, ledger.StatementPrefix)) {
 				ids = append(ids, c.ID)
 			}
 		}
-		if err := n.readBlocks(ctx, ids); err != nil {
+		if err := f.readBlocks(ctx, ids); err != nil {
 			return err
 		}
-		return n.emit(ctx, event{table: statedb.Bigchain, token: batch.Token, caughtUp: batch.CaughtUp})
+		return f.emit(ctx, event{table: statedb.Bigchain, token: batch.Token, caughtUp: batch.CaughtUp})
 	})
 }
 
@@ -99,13 +99,13 @@ func (n *Node) followBlocks(ctx context.Context) error {
 const readBytes = 16 << 20
 
 // readBlocks fetches, checks and emits documents of the bigchain table.
-func (n *Node) readBlocks(ctx context.Context, ids []string) error {
+func (f *follower) readBlocks(ctx context.Context, ids []string) error {
 	size := ledger.MaxBlockBytes // of one document, as far as is known
 	for len(ids) > 0 {
-		if b := n.maker.own(ids[0]); b != nil {
+		if b := f.observer.own(ids[0]); b != nil {
 			// Signed here a moment ago; the block writer saw to it that the
 			// database has exactly this.
-			if err := n.emit(ctx, event{block: b}); err != nil {
+			if err := f.emit(ctx, event{block: b}); err != nil {
 				return err
 			}
 			ids = ids[1:]
@@ -113,14 +113,14 @@ func (n *Node) readBlocks(ctx context.Context, ids []string) error {
 		}
 		part := ids[:min(len(ids), max(1, readBytes/size))]
 		ids = ids[len(part):]
-		documents, err := n.fetch(ctx, statedb.Bigchain, part)
+		documents, err := f.fetch(ctx, statedb.Bigchain, part)
 		if err != nil {
 			return err
 		}
 		total := 0
 		for _, d := range documents {
 			total += len(d.Body)
-			if err := n.readBigchainDocument(ctx, d); err != nil {
+			if err := f.readBigchainDocument(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -129,27 +129,27 @@ func (n *Node) readBlocks(ctx context.Context, ids []string) error {
 	return nil
 }
 
-func (n *Node) fetch(ctx context.Context, table string, ids []string) (documents []statedb.Document, err error) {
-	err = n.retry(ctx, table+" read", func() error {
-		documents, err = n.db.Get(ctx, table, ids)
+func (f *follower) fetch(ctx context.Context, table string, ids []string) (documents []statedb.Document, err error) {
+	err = f.retry(ctx, f.task+table+" read", func() error {
+		documents, err = f.db.Get(ctx, table, ids)
 		return err
 	})
 	return documents, err
 }
 
-func (n *Node) readBigchainDocument(ctx context.Context, d statedb.Document) error {
+func (f *follower) readBigchainDocument(ctx context.Context, d statedb.Document) error {
 	if d.Rev == "" {
 		return nil // deleted since
 	}
 	if strings.HasPrefix(d.ID, ledger.StatementPrefix) {
 		st, err := ledger.ParseStatement(d.Body)
 		if err != nil || st.DocumentID() != d.ID || !st.Verify() {
-			n.fault("a statement about the federation is not signed by its member", d.ID, err)
+			f.fault("a statement about the federation is not signed by its member", d.ID, err)
 			return nil
 		}
-		return n.emit(ctx, event{statement: st})
+		return f.emit(ctx, event{statement: st})
 	}
-	if status, err := n.state.BlockStatus(d.ID); err != nil || status != consensus.Unknown {
+	if status, err := f.state.BlockStatus(d.ID); err != nil || status != consensus.Unknown {
 		return err // feeds repeat
 	}
 	b, err := ledger.ParseBlock(d.Body)
@@ -160,35 +160,35 @@ func (n *Node) readBigchainDocument(ctx context.Context, d statedb.Document) err
 		err = b.Verify()
 	}
 	if err != nil {
-		n.fault("a document is not a block", d.ID, err)
+		f.fault("a document is not a block", d.ID, err)
 		return nil
 	}
-	return n.emit(ctx, event{block: b, unsound: n.soundness(b)})
+	return f.emit(ctx, event{block: b, unsound: f.soundness(b)})
 }
 
 // fault reports a document that a stranger or a liar wrote. It is otherwise
 // ignored.
-func (n *Node) fault(what, document string, err error) {
-	n.metrics.faults.Inc()
-	n.log.Error(what, "component", "ledger", "document", document, "error", err)
+func (f *follower) fault(what, document string, err error) {
+	f.faults.Inc()
+	f.log.Error(what, "component", "ledger", "document", document, "error", err)
 }
 
 // soundness checks what a block's transactions show by themselves, on all
 // cores. An error means that the block can never be valid.
-func (n *Node) soundness(b *ledger.Block) error {
+func (f *follower) soundness(b *ledger.Block) error {
 	seen := make(map[string]bool, len(b.Transactions))
 	for _, t := range b.Transactions {
 		if seen[t.ID] {
 			return fmt.Errorf("transaction %s is in it twice", t.ID)
 		}
 		seen[t.ID] = true
-		if t.Operation == ledger.Genesis && b.ID != n.genesis.ID {
+		if t.Operation == ledger.Genesis && b.ID != f.genesis.ID {
 			return errors.New("it holds a GENESIS and is not the first block")
 		}
 	}
 	faults := make([]error, len(b.Transactions))
 	inParallel(len(b.Transactions), func(i int) {
-		if _, err := n.check(b.Transactions[i]); err != nil {
+		if _, err := f.check(b.Transactions[i]); err != nil {
 			faults[i] = fmt.Errorf("transaction %s: %w", b.Transactions[i].ID, err)
 		}
 		b.Transactions[i].Compact()
@@ -202,17 +202,15 @@ func (n *Node) soundness(b *ledger.Block) error {
 }
 
 // followVotes reads votes.
-func (n *Node) followVotes(ctx context.Context) error {
-	token, err := n.state.Token(statedb.Votes)
+func (f *follower) followVotes(ctx context.Context) error {
+	token, err := f.state.Token(statedb.Votes)
 	if err != nil {
 		return err
 	}
-	if n.journal.Fresh() {
-		// This node's votes are to be found again, though the chainstate, which
-		// was not lost, has counted them.
+	if f.allVotes {
 		token = ""
 	}
-	return n.follow(ctx, statedb.Votes, token, func(batch statedb.Batch) error {
+	return f.follow(ctx, statedb.Votes, token, func(batch statedb.Batch) error {
 		ids := make([]string, 0, len(batch.Changes))
 		for _, c := range batch.Changes {
 			if !c.Deleted {
@@ -220,19 +218,19 @@ func (n *Node) followVotes(ctx context.Context) error {
 			}
 		}
 		if len(ids) > 0 {
-			documents, err := n.fetch(ctx, statedb.Votes, ids)
+			documents, err := f.fetch(ctx, statedb.Votes, ids)
 			if err != nil {
 				return err
 			}
-			if err := n.readVotes(ctx, documents); err != nil {
+			if err := f.readVotes(ctx, documents); err != nil {
 				return err
 			}
 		}
-		return n.emit(ctx, event{table: statedb.Votes, token: batch.Token, caughtUp: batch.CaughtUp})
+		return f.emit(ctx, event{table: statedb.Votes, token: batch.Token, caughtUp: batch.CaughtUp})
 	})
 }
 
-func (n *Node) readVotes(ctx context.Context, documents []statedb.Document) error {
+func (f *follower) readVotes(ctx context.Context, documents []statedb.Document) error {
 	votes := make([]*ledger.Vote, len(documents))
 	inParallel(len(documents), func(i int) {
 		d := documents[i]
@@ -247,10 +245,8 @@ func (n *Node) readVotes(ctx context.Context, documents []statedb.Document) erro
 			err = errors.New("the signature is not its voter's")
 		}
 		if err != nil {
-			n.fault("a document is not a vote", d.ID, err)
-			if block, key, _ := strings.Cut(d.ID, ":"); key == n.key.Public {
-				n.voter.resend(block)
-			}
+			f.fault("a document is not a vote", d.ID, err)
+			f.observer.damagedVote(d.ID)
 			return
 		}
 		votes[i] = v
@@ -259,7 +255,7 @@ func (n *Node) readVotes(ctx context.Context, documents []statedb.Document) erro
 		if v == nil {
 			continue
 		}
-		if err := n.emit(ctx, event{vote: v}); err != nil {
+		if err := f.emit(ctx, event{vote: v}); err != nil {
 			return err
 		}
 	}

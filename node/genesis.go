@@ -173,24 +173,23 @@ func sameJSON(document, body []byte) bool {
 
 // adoptGenesis makes the genesis block the first in the chainstate, or checks
 // that it is.
-func (n *Node) adoptGenesis() error {
-	if known := n.state.Genesis(); known != "" && known != n.genesis.ID {
-		return fmt.Errorf("the local state belongs to another ledger: its genesis block is %s, the database's is %s; "+
-			"set state.path to an empty folder, or connect to the right database", known, n.genesis.ID)
+func (f *follower) adoptGenesis() error {
+	if err := otherLedger(f.state.Genesis(), f.genesis.ID); err != nil {
+		return err
 	}
-	if n.state.Genesis() != "" {
+	if f.state.Genesis() != "" {
 		return nil
 	}
-	if _, err := n.rules.CheckTransaction(n.genesis.Transactions[0]); err != nil {
+	if _, err := f.rules.CheckTransaction(f.genesis.Transactions[0]); err != nil {
 		return fmt.Errorf("the genesis block: %w", err)
 	}
-	u := n.state.Begin()
+	u := f.state.Begin()
 	err := errors.Join(
-		u.SetGenesis(n.genesis.ID),
-		u.AddEpoch(chainstate.Epoch{From: n.genesis.Timestamp, Members: membersOf(n.genesis.NodePubkey, n.genesis.Voters)}),
+		u.SetGenesis(f.genesis.ID),
+		u.AddEpoch(chainstate.Epoch{From: f.genesis.Timestamp, Members: membersOf(f.genesis.NodePubkey, f.genesis.Voters)}),
 	)
 	if err == nil {
-		_, err = u.AddBlock(n.genesis, 0, consensus.Valid)
+		_, err = u.AddBlock(f.genesis, 0, consensus.Valid)
 	}
 	if err != nil {
 		u.Discard()

@@ -46,18 +46,18 @@ func (h *heldBlocks) take(d chainstate.Decision) (blocks []string) {
 // release ends the holding. All undecided blocks are counted again, and not
 // only those held: the node may have been stopped since they were. First those
 // that can follow one another in order, then those that spend what is nowhere.
-func (h *heldBlocks) release(n *Node) error {
+func (h *heldBlocks) release(f *follower) error {
 	h.on = map[string][]string{}
 	for _, last := range []bool{false, true} {
 		h.over = last
-		open, err := n.state.Undecided()
+		open, err := f.state.Undecided()
 		if err != nil {
 			return err
 		}
 		for _, block := range open {
-			d, decided, err := n.tallyAgain(block)
+			d, decided, err := f.tallyAgain(block)
 			if err == nil && decided {
-				err = n.settleAll(d)
+				err = f.settleAll(d)
 			}
 			if err != nil {
 				return err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/couchledger/couchledger/node/chainstate"
@@ -26,6 +27,8 @@ func (n *Node) runLedger(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			err = n.voter.expire()
+		case pause := <-n.pauses:
+			err = pause(ctx)
 		case e := <-n.events:
 			err = n.apply(e)
 			if err == nil && e.caughtUp && !n.isCaughtUp() {
@@ -43,7 +46,7 @@ func (n *Node) runLedger(ctx context.Context) error {
 
 // arrive is called once, when both feeds have been read to their heads.
 func (n *Node) arrive(ctx context.Context) error {
-	if err := n.held.release(n); err != nil {
+	if err := n.held.release(n.follower); err != nil {
 		return err
 	}
 	if err := n.voter.catchUp(ctx); err != nil {
@@ -54,16 +57,16 @@ func (n *Node) arrive(ctx context.Context) error {
 	return nil
 }
 
-func (n *Node) apply(e event) error {
+func (f *follower) apply(e event) error {
 	switch {
 	case e.block != nil:
-		return n.applyBlock(e.block, e.unsound)
+		return f.applyBlock(e.block, e.unsound)
 	case e.vote != nil:
-		return n.applyVote(e.vote)
+		return f.applyVote(e.vote)
 	case e.statement != nil:
-		return n.applyStatement(e.statement)
+		return f.applyStatement(e.statement)
 	}
-	u := n.state.Begin()
+	u := f.state.Begin()
 	if err := u.SetToken(e.table, e.token); err != nil {
 		u.Discard()
 		return err
@@ -72,8 +75,8 @@ func (n *Node) apply(e event) error {
 }
 
 // update runs do in an update and commits it, unless do fails.
-func (n *Node) update(do func(u *chainstate.Update) error) error {
-	u := n.state.Begin()
+func (f *follower) update(do func(u *chainstate.Update) error) error {
+	u := f.state.Begin()
 	if err := do(u); err != nil {
 		u.Discard()
 		return err
@@ -85,8 +88,8 @@ func (n *Node) update(do func(u *chainstate.Update) error) error {
 var errForeign = errors.New("the block is not the federation's")
 
 // judge tells to which epoch a block belongs, and why it can never be valid.
-func (n *Node) judge(b *ledger.Block, unsound error) (epoch chainstate.Epoch, why error) {
-	epoch, ok := n.state.EpochAt(b.Timestamp)
+func (f *follower) judge(b *ledger.Block, unsound error) (epoch chainstate.Epoch, why error) {
+	epoch, ok := f.state.EpochAt(b.Timestamp)
 	voters := slices.Sorted(slices.Values(b.Voters))
 	switch {
 	case !ok:
@@ -99,40 +102,42 @@ func (n *Node) judge(b *ledger.Block, unsound error) (epoch chainstate.Epoch, wh
 	return epoch, unsound
 }
 
-func (n *Node) applyBlock(b *ledger.Block, unsound error) error {
-	epoch, why := n.judge(b, unsound)
+func (f *follower) applyBlock(b *ledger.Block, unsound error) error {
+	epoch, why := f.judge(b, unsound)
 	status := consensus.Undecided
 	if why != nil {
 		status = consensus.Invalid
 	}
 	var added, decided bool
 	var decision chainstate.Decision
-	err := n.update(func(u *chainstate.Update) (err error) {
+	err := f.update(func(u *chainstate.Update) (err error) {
 		if added, err = u.AddBlock(b, epoch.Number, status); err != nil || !added {
 			return err
 		}
-		decision, decided, err = n.tally(u, b.ID)
+		decision, decided, err = f.tally(u, b.ID)
 		return err
 	})
 	if err != nil || !added {
 		return err
 	}
 	if why != nil {
-		n.fault("a block can never be valid", b.ID, why)
-		n.retract(b)
-	} else {
-		n.backlog.entered(idsOf(b))
+		f.fault("a block can never be valid", b.ID, why)
 	}
+	f.observer.added(b, why)
 	if decided {
-		if err := n.settleAll(decision); err != nil {
+		if err := f.settleAll(decision); err != nil {
 			return err
 		}
 	}
-	return n.voter.consider(b, epoch, why)
+	return f.observer.consider(b, epoch, why)
 }
 
-// retract takes up the transactions of a block that is invalid on arrival.
-func (n *Node) retract(b *ledger.Block) {
+// added takes up the transactions of a block that is invalid on arrival.
+func (n *Node) added(b *ledger.Block, why error) {
+	if why == nil {
+		n.backlog.entered(idsOf(b))
+		return
+	}
 	n.maker.decided(b.ID)
 	n.backlog.revive(idsOf(b), n.isLive)
 }
@@ -143,46 +148,44 @@ func (n *Node) isLive(tx string) bool {
 	return err == nil && status != consensus.Unknown
 }
 
-func (n *Node) applyVote(v *ledger.Vote) error {
+func (f *follower) applyVote(v *ledger.Vote) error {
 	var decided bool
 	var decision chainstate.Decision
-	err := n.update(func(u *chainstate.Update) error {
+	err := f.update(func(u *chainstate.Update) error {
 		contradicts, err := u.AddVote(v)
 		if err != nil {
 			return err
 		}
 		if contradicts {
-			n.fault("a node voted twice with different verdicts", ledger.VoteID(v.BlockID, v.NodePubkey), nil)
+			f.fault("a node voted twice with different verdicts", ledger.VoteID(v.BlockID, v.NodePubkey), nil)
 		}
-		decision, decided, err = n.tally(u, v.BlockID)
+		decision, decided, err = f.tally(u, v.BlockID)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if v.NodePubkey == n.key.Public {
-		if err := n.voter.saw(v); err != nil {
-			return err
-		}
+	if err := f.observer.voted(v); err != nil {
+		return err
 	}
 	if decided {
-		return n.settleAll(decision)
+		return f.settleAll(decision)
 	}
 	return nil
 }
 
 // tally decides a block if its votes suffice.
-func (n *Node) tally(u *chainstate.Update, blockID string) (chainstate.Decision, bool, error) {
+func (f *follower) tally(u *chainstate.Update, blockID string) (chainstate.Decision, bool, error) {
 	voters, valid, invalid, open, err := u.Count(blockID)
 	if err != nil || !open {
 		return chainstate.Decision{}, false, err
 	}
-	status := n.rules.Tally(voters, valid, invalid)
+	status := f.rules.Tally(voters, valid, invalid)
 	if status == consensus.Undecided {
 		return chainstate.Decision{}, false, nil
 	}
 	if status == consensus.Valid {
-		if waits, err := n.held.hold(u, blockID); err != nil || waits {
+		if waits, err := f.held.hold(u, blockID); err != nil || waits {
 			return chainstate.Decision{}, false, err
 		}
 	}
@@ -190,14 +193,14 @@ func (n *Node) tally(u *chainstate.Update, blockID string) (chainstate.Decision,
 	return d, err == nil, err
 }
 
-// settleAll is settle for a decision, and for those that it lets follow.
-func (n *Node) settleAll(d chainstate.Decision) error {
+// settleAll tells of a decision, and for those that it lets follow.
+func (f *follower) settleAll(d chainstate.Decision) error {
 	for next := []chainstate.Decision{d}; len(next) > 0; next = next[1:] {
-		if err := n.settle(next[0]); err != nil {
+		if err := f.observer.decided(next[0]); err != nil {
 			return err
 		}
-		for _, block := range n.held.take(next[0]) {
-			d, decided, err := n.tallyAgain(block)
+		for _, block := range f.held.take(next[0]) {
+			d, decided, err := f.tallyAgain(block)
 			if err != nil {
 				return err
 			}
@@ -209,16 +212,36 @@ func (n *Node) settleAll(d chainstate.Decision) error {
 	return nil
 }
 
-func (n *Node) tallyAgain(blockID string) (d chainstate.Decision, decided bool, err error) {
-	err = n.update(func(u *chainstate.Update) (err error) {
-		d, decided, err = n.tally(u, blockID)
+func (f *follower) tallyAgain(blockID string) (d chainstate.Decision, decided bool, err error) {
+	err = f.update(func(u *chainstate.Update) (err error) {
+		d, decided, err = f.tally(u, blockID)
 		return err
 	})
 	return d, decided, err
 }
 
-// settle tells everyone concerned about a decision.
-func (n *Node) settle(d chainstate.Decision) error {
+func (n *Node) own(id string) *ledger.Block { return n.maker.own(id) }
+
+// damagedVote has this node's vote sent again where a stranger wrote over it.
+func (n *Node) damagedVote(id string) {
+	if block, key, _ := strings.Cut(id, ":"); key == n.key.Public {
+		n.voter.resend(block)
+	}
+}
+
+func (n *Node) consider(b *ledger.Block, epoch chainstate.Epoch, why error) error {
+	return n.voter.consider(b, epoch, why)
+}
+
+func (n *Node) voted(v *ledger.Vote) error {
+	if v.NodePubkey != n.key.Public {
+		return nil
+	}
+	return n.voter.saw(v)
+}
+
+// decided tells everyone concerned about a decision.
+func (n *Node) decided(d chainstate.Decision) error {
 	if err := n.journal.Release(d.BlockID); err != nil {
 		return err
 	}

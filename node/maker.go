@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -265,9 +266,12 @@ func (m *maker) make(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 		return nil
 	}
 	block := ledger.NewBlock(m.n.key, timestamp, epoch.Members, draft.block)
-	if status, err := m.n.state.BlockStatus(block.ID); err != nil || status != consensus.Unknown {
-		// An invalid block of this second held just these transactions: this
-		// one would be the same again, and never be decided.
+	status, err := m.n.state.BlockStatus(block.ID)
+	voted, err2 := m.n.journal.Vote(block.ID)
+	if err = errors.Join(err, err2); err != nil || status != consensus.Unknown || voted != nil {
+		// An invalid block of this second held just these transactions, or one
+		// that went when the database was set back: this one would be the same
+		// again, and never be decided.
 		m.mu.Lock()
 		m.last = max(m.last, timestamp+1)
 		m.mu.Unlock()

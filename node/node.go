@@ -21,7 +21,6 @@ import (
 	"github.com/cockroachdb/pebble/v2/vfs"
 	"github.com/prometheus/client_golang/prometheus"
 
-	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -36,12 +35,6 @@ const (
 	// DrainTime is how long a node that is told to stop keeps working on what
 	// it has accepted.
 	DrainTime = 10 * time.Second
-)
-
-// Folders under Options.StatePath.
-const (
-	chainstateFolder = "chainstate"
-	journalFolder    = "journal"
 )
 
 // Options say how a node runs. DB, StatePath and Key must be set.
@@ -71,29 +64,25 @@ type Options struct {
 
 // Node is a ledger node. Make one with Open, then call Run.
 type Node struct {
-	db        statedb.DB
+	*follower
 	key       ledger.KeyPair
-	members   []string // by configuration: keyring and self, sorted
-	rules     consensus.Rules
+	members   []string                   // by configuration: keyring and self, sorted
 	indexes   map[string][]statedb.Index // to deploy
 	delay     time.Duration
 	queries   QueryOptions
 	patience  time.Duration    // with the database when it is asked for its health
 	clock     func() time.Time // what others are told; never what a node itself measures time by
 	drainTime time.Duration
-	log       *slog.Logger
 	metrics   *metrics
 
-	state   *chainstate.State
+	folders chainFolders
 	journal *journal.Journal
-	genesis *ledger.Block
+	pauses  chan func(context.Context) error // to be run in the ledger loop
 
-	proofs  proofCache
 	backlog *backlog
 	posts   chan post    // to the backlog writer
 	unsure  unsureWrites // of it
 	wroteIn atomic.Int64 // nanoseconds that its last write took
-	events  chan event   // from the feeds to the ledger loop
 	maker   *maker
 	voter   *voter
 	effects *effects
@@ -101,12 +90,11 @@ type Node struct {
 	waiters waiters
 
 	withheld withheld
-	held     heldBlocks // of the ledger loop alone
 
-	caughtUp chan struct{} // closed once both feeds have been read to their heads
-	stopping atomic.Bool
-	deployed atomic.Bool // the indexes are, as far as they can be
-	trouble  *trouble
+	caughtUp   chan struct{} // closed once both feeds have been read to their heads
+	stopping   atomic.Bool
+	deployed   atomic.Bool // the indexes are, as far as they can be
+	reindexing reindexing
 }
 
 // Open prepares a node on a database that Init has prepared. It reads the
@@ -136,15 +124,20 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	}
 	o.Queries.setDefaults()
 	n := &Node{
-		db: o.DB, key: o.Key, rules: o.Rules, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.clock, drainTime: o.drain, log: o.Logger,
-		members:  membersOf(o.Key.Public, o.Keyring),
-		posts:    make(chan post, maxWaiting),
-		held:     heldBlocks{on: map[string][]string{}},
-		unsure:   unsureWrites{wake: make(chan struct{}, 1)},
-		events:   make(chan event, eventQueue),
-		withheld: withheld{told: map[string]bool{}},
-		caughtUp: make(chan struct{}),
-		trouble:  newTrouble(),
+		follower: newFollower(o.DB, o.Rules, o.Logger),
+		key:      o.Key, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.clock, drainTime: o.drain,
+		folders:    foldersIn(o.StatePath, o.FS),
+		reindexing: reindexing{wake: make(chan *reindexRun, 1)},
+		pauses:     make(chan func(context.Context) error),
+		members:    membersOf(o.Key.Public, o.Keyring),
+		posts:      make(chan post, maxWaiting),
+		unsure:     unsureWrites{wake: make(chan struct{}, 1)},
+		withheld:   withheld{told: map[string]bool{}},
+		caughtUp:   make(chan struct{}),
+	}
+	n.observer = n
+	if err := errUnfinished(o.StatePath); err != nil {
+		return nil, err
 	}
 	var err error
 	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
@@ -153,8 +146,13 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if n.journal, err = journal.Open(filepath.Join(o.StatePath, journalFolder), o.Key.Public, o.FS); err != nil {
 		return nil, err
 	}
-	if n.state, err = chainstate.Open(filepath.Join(o.StatePath, chainstateFolder), o.FS); err != nil {
+	// What it has counted of this node's votes is to be found again.
+	n.allVotes = n.journal.Fresh()
+	if n.state, err = n.folders.open(); err != nil {
 		return nil, errors.Join(err, n.journal.Close())
+	}
+	for _, step := range slices.Concat(n.journal.Upgraded(), n.state.Upgraded()) {
+		n.log.Info("upgraded the local state", "step", step)
 	}
 	n.backlog = newBacklog(n, o.MaxBacklog)
 	n.maker = newMaker(n)
@@ -162,13 +160,20 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	n.effects = newEffects(n)
 	n.hub = newHub()
 	n.metrics = newMetrics(n, o.Registry)
+	n.faults = n.metrics.faults
 	if err := n.adoptGenesis(); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
 	return n, nil
 }
 
-func (n *Node) close() error { return errors.Join(n.state.Close(), n.journal.Close()) }
+func (n *Node) close() error {
+	err := n.state.Close()
+	if err == nil {
+		err = n.folders.settle()
+	}
+	return errors.Join(err, n.journal.Close())
+}
 
 func membersOf(self string, keyring []string) []string {
 	members := append(slices.Clone(keyring), self)
@@ -202,6 +207,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"health":         n.watchDatabase,
 		"backlog probe":  n.endOutage,
 		"indexes":        n.deployIndexes,
+		"reindex":        n.runReindexing,
 	}
 	var group sync.WaitGroup
 	failed := make(chan error, len(tasks))

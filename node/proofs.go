@@ -45,14 +45,14 @@ func (c *proofCache) put(digest [sha256.Size]byte, p consensus.Proof) {
 }
 
 // check checks all that a transaction shows by itself, once.
-func (n *Node) check(t *ledger.Transaction) (consensus.Proof, error) {
+func (f *follower) check(t *ledger.Transaction) (consensus.Proof, error) {
 	digest := t.Digest()
-	if p, ok := n.proofs.get(digest); ok {
+	if p, ok := f.proofs.get(digest); ok {
 		return p, nil
 	}
-	p, err := n.rules.CheckTransaction(t)
+	p, err := f.rules.CheckTransaction(t)
 	if err == nil {
-		n.proofs.put(digest, p)
+		f.proofs.put(digest, p)
 	}
 	return p, err
 }

@@ -88,18 +88,18 @@ func (t *trouble) isDown() bool { return t.tasks[healthTask] != nil || t.tasks[w
 
 // retry does a thing until it succeeds or ctx ends. The first failure and the
 // recovery are told in the log once; in between the node counts as degraded.
-func (n *Node) retry(ctx context.Context, task string, do func() error) error {
+func (f *follower) retry(ctx context.Context, task string, do func() error) error {
 	wait := firstRetry
 	for {
 		err := do()
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
-		n.setTrouble(task, err)
+		f.setTrouble(task, err)
 		if err == nil || errors.Is(err, statedb.ErrClosed) {
 			return err
 		}
-		if !n.trouble.pause(ctx, wait) {
+		if !f.trouble.pause(ctx, wait) {
 			return ctx.Err()
 		}
 		wait = min(2*wait, lastRetry)
@@ -108,8 +108,8 @@ func (n *Node) retry(ctx context.Context, task string, do func() error) error {
 
 // setTrouble records that a task fails, or with nil that it works again. When
 // the database is away all tasks fail; that is told once.
-func (n *Node) setTrouble(task string, err error) {
-	t := n.trouble
+func (f *follower) setTrouble(task string, err error) {
+	t := f.trouble
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	before, failing := t.tasks[task]
@@ -129,17 +129,17 @@ func (n *Node) setTrouble(task string, err error) {
 		if t.full {
 			told = "the disk is full; trying again until it has room"
 		}
-		n.log.Warn(told, "component", task, "error", err)
+		f.log.Warn(told, "component", task, "error", err)
 	case wasOut && !out:
 		told := "the database works again"
 		if t.full {
 			told = "the disk has room again"
 		}
-		n.log.Info(told, "component", task, "after", time.Since(t.since).Round(time.Millisecond))
+		f.log.Info(told, "component", task, "after", time.Since(t.since).Round(time.Millisecond))
 	case err != nil && !failing && !isDatabaseFault(err):
-		n.log.Warn("a task fails; trying again until it works", "component", task, "error", err)
+		f.log.Warn("a task fails; trying again until it works", "component", task, "error", err)
 	case err == nil && !isDatabaseFault(before):
-		n.log.Info("the task works again", "component", task, "was", before)
+		f.log.Info("the task works again", "component", task, "was", before)
 	}
 	switch down := t.isDown(); {
 	case down && !wasDown:

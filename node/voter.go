@@ -130,6 +130,13 @@ func (v *voter) catchUp(ctx context.Context) error {
 		}
 	}
 	v.tips = nil
+	return v.takeUp(ctx)
+}
+
+// takeUp votes on the undecided blocks of the chainstate that have no vote of
+// this node's yet.
+func (v *voter) takeUp(ctx context.Context) error {
+	n := v.n
 	undecided, err := n.state.Undecided()
 	if err != nil {
 		return err

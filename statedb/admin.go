@@ -29,6 +29,16 @@ type Sharder interface {
 	SetReplicas(ctx context.Context, n int) error
 }
 
+// IndexMender is an adapter that keeps the rows of its indexes itself: the
+// embedded one.
+type IndexMender interface {
+	// MendIndexes compares the rows of a table's indexes with its documents,
+	// while both are in use, and returns how many were missing and are there
+	// now, and how many were of nothing and are gone. progress is told now and
+	// then how many were looked at.
+	MendIndexes(ctx context.Context, table string, progress func(done int)) (added, removed int, err error)
+}
+
 // ReplicaSet is an adapter whose database copies itself whole to the members of
 // a set: MongoDB's. Hosts are host:port, IPv6 addresses in brackets, spelled as
 // the members are to reach one another. With a server that is in no set all

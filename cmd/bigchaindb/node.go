@@ -76,15 +76,7 @@ func tuneMemory() {
 // stops both gracefully.
 func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logger) (err error) {
 	tuneMemory()
-	rules, err := rulesOf(settings)
-	if err != nil {
-		return err
-	}
-	key, err := ledger.KeyPairFromPrivate(string(settings.KeyPair.Private))
-	if err != nil {
-		return fmt.Errorf("keypair.private: %w", err)
-	}
-	all, err := indexes.All(settings.Indexes.Path)
+	o, err := nodeOptions(settings, nil, logger)
 	if err != nil {
 		return err
 	}
@@ -104,23 +96,44 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 		return err
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
-	if _, err := node.Init(ctx, db, key, settings.Keyring); err != nil {
+	o.DB, o.Registry = db, registry
+	if _, err := node.Init(ctx, db, o.Key, settings.Keyring); err != nil {
 		return err
 	}
-	n, err := node.Open(ctx, node.Options{
-		DB: db, StatePath: settings.State.Path, Key: key, Keyring: settings.Keyring, Rules: rules, Indexes: all,
-		ReassignDelay: settings.BacklogReassignDelay, MaxBacklog: settings.Server.Limits.Backlog, Logger: logger, Registry: registry,
-		Queries: node.QueryOptions{
-			BatchRows: settings.Database.InternalQueryLimit, MaxRows: settings.Database.TotalQueryLimit, NoScans: !settings.Database.AllowScans,
-		},
-	})
+	n, err := node.Open(ctx, o)
 	if err != nil {
 		return err
+	}
+	orders, err := serveControl(ctx, settings.State.Path, n, logger)
+	if err != nil {
+		logger.Warn("orders such as `bigchaindb reindex` cannot be taken while the node runs", "error", err)
+	} else {
+		defer orders()
 	}
 	api.Registry = registry
 	at := settings.Server
 	at.Bind = listener.Addr().String()
 	return serve(ctx, n, httpapi.New(n, api), listener, at.URL(), logger)
+}
+
+// nodeOptions are those of a node with the settings. Indexes, rules and key are
+// judged, so nothing need be opened before; db may be nil for now.
+func nodeOptions(settings configs.Settings, db statedb.DB, logger *slog.Logger) (o node.Options, err error) {
+	o = node.Options{
+		DB: db, StatePath: settings.State.Path, Keyring: settings.Keyring, ReassignDelay: settings.BacklogReassignDelay,
+		MaxBacklog: settings.Server.Limits.Backlog, Logger: logger,
+		Queries: node.QueryOptions{
+			BatchRows: settings.Database.InternalQueryLimit, MaxRows: settings.Database.TotalQueryLimit, NoScans: !settings.Database.AllowScans,
+		},
+	}
+	if o.Rules, err = rulesOf(settings); err != nil {
+		return o, err
+	}
+	if o.Key, err = ledger.KeyPairFromPrivate(string(settings.KeyPair.Private)); err != nil {
+		return o, fmt.Errorf("keypair.private: %w", err)
+	}
+	o.Indexes, err = indexes.All(settings.Indexes.Path)
+	return o, err
 }
 
 // stopTime is how long running requests may take after the signal to stop.

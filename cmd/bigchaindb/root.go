@@ -130,7 +130,7 @@ func (a *app) root() *cobra.Command {
 	})
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
 		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(),
-		a.benchCommand(), a.tokenCommand(),
+		a.reindexCommand(), a.benchCommand(), a.tokenCommand(),
 		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
 	return root
 }

@@ -14,7 +14,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-
+	"io/fs"
 	"slices"
 	"strings"
 	"sync"
@@ -22,14 +22,20 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
+	"github.com/couchledger/couchledger/disk"
 	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/kv"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
-// formatVersion is that of the records. A folder of another version is made
-// anew: it holds nothing that cannot be derived.
-const formatVersion = "1"
+// steps bring a folder of an earlier format to that of the records, 2. It holds
+// nothing that cannot be derived, so each empties it. Format 1 lacked metaEarly.
+var steps = []kv.Step{
+	{Name: "derive the chainstate anew", Do: empty},
+	{Name: "derive the chainstate anew, with early spends", Do: empty},
+}
+
+func empty(_ *kv.Store, b *pebble.Batch) error { return b.DeleteRange([]byte{0}, []byte{0xff}, nil) }
 
 // Names of meta records.
 const (
@@ -45,8 +51,6 @@ const (
 // State is an open chainstate. Reads may come from any goroutine; there is one
 // Update at a time.
 type State struct {
-	db *kv.Store
-
 	writer    sync.Mutex // held from Begin to the Update's end
 	arrivals  uint64     // blocks so far; guarded by writer
 	decisions uint64     // decided blocks so far; guarded by writer
@@ -55,13 +59,15 @@ type State struct {
 	early bool
 
 	mu      sync.RWMutex
+	current *generation
 	genesis string
 	epochs  []Epoch
 	// statuses caches what blockStatus answers.
 	statuses map[id]consensus.Status
 
-	tidier *tidier
-	short  shortlists
+	tidier   *tidier
+	short    shortlists
+	upgraded []string
 }
 
 // Epoch is one stretch of the federation's history.
@@ -77,28 +83,36 @@ type Epoch struct {
 // Has reports whether a key is a member.
 func (e Epoch) Has(key string) bool { return slices.Contains(e.Members, key) }
 
-// Open opens the chainstate in a folder, or begins an empty one. fs is nil for
+// Open opens the chainstate in a folder, or begins an empty one. on is nil for
 // the machine's own file system.
-func Open(folder string, fs vfs.FS) (*State, error) {
-	db, err := kv.Open(folder, kv.Large, fs)
+func Open(folder string, on vfs.FS) (*State, error) {
+	db, err := kv.Open(folder, kv.Large, on)
 	if err != nil {
-		return nil, fmt.Errorf("chainstate: %w", err)
+		return nil, damaged(err)
 	}
-	s := &State{db: db, short: shortlists{lists: map[string][]listed{}}, statuses: map[id]consensus.Status{}}
+	s := &State{current: &generation{Store: db}, short: shortlists{lists: map[string][]listed{}}, statuses: map[id]consensus.Status{}}
 	if err := s.load(); err != nil {
-		return nil, errors.Join(err, db.Close())
+		return nil, errors.Join(damaged(err), db.Close())
 	}
 	s.tidier = newTidier(s)
 	return s, nil
 }
 
-func (s *State) load() error {
-	format, err := s.meta(metaFormat)
-	if err != nil {
-		return err
+// damaged says what to do where a folder cannot be opened.
+func damaged(err error) error {
+	if errors.Is(err, kv.ErrLocked) || errors.Is(err, kv.ErrNewer) || errors.Is(err, fs.ErrPermission) || disk.Lacks(err) {
+		return fmt.Errorf("chainstate: %w", err)
 	}
-	if format != formatVersion {
-		return s.reset()
+	return fmt.Errorf("chainstate: %w; if the disk is well, `bigchaindb reindex` makes it anew", err)
+}
+
+// Upgraded names what Open did to bring a folder of an earlier format up to
+// date; nil for nothing.
+func (s *State) Upgraded() []string { return s.upgraded }
+
+func (s *State) load() (err error) {
+	if s.upgraded, err = s.current.Upgrade(metaKey(metaFormat), steps); err != nil {
+		return err
 	}
 	if s.genesis, err = s.meta(metaGenesis); err != nil {
 		return err
@@ -124,20 +138,20 @@ func (s *State) load() error {
 	return json.Unmarshal([]byte(epochs), &s.epochs)
 }
 
-// reset begins an empty chainstate.
-func (s *State) reset() error {
-	if err := s.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.NoSync); err != nil {
-		return err
-	}
-	return s.db.Set(metaKey(metaFormat), []byte(formatVersion), pebble.NoSync)
-}
-
 // Space returns nil when the disk has room, else what is lacking, as
 // disk.Guard has it.
-func (s *State) Space() error { return s.db.Space() }
+func (s *State) Space() error {
+	current := s.use()
+	defer current.users.Done()
+	return current.Space()
+}
 
 // GiveUp has updates fail that wait for space, for good.
-func (s *State) GiveUp() { s.db.GiveUp() }
+func (s *State) GiveUp() {
+	current := s.use()
+	defer current.users.Done()
+	current.GiveUp()
+}
 
 // Close closes the folder.
 func (s *State) Close() error {
@@ -145,7 +159,7 @@ func (s *State) Close() error {
 	s.writer.Lock()
 	defer s.writer.Unlock()
 	s.tidier.stop()
-	return s.db.Close()
+	return s.current.Close()
 }
 
 func (s *State) meta(name string) (string, error) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -22,7 +23,7 @@ import (
 
 // dump writes out all that is in a State.
 func dump(s *State) (string, error) {
-	it, err := s.db.NewIter(nil)
+	it, err := s.current.NewIter(nil)
 	if err != nil {
 		return "", err
 	}
@@ -65,7 +66,7 @@ func TestCrash(t *testing.T) {
 			note(fmt.Sprint(n))
 			last = n
 			if rapid.IntRange(0, 4).Draw(t, "flush") == 0 {
-				m.must(m.state.db.Flush())
+				m.must(m.state.current.Flush())
 			}
 			percent := rapid.SampledFrom([]int{0, 20, 50, 80, 100}).Draw(t, "unsynced percent")
 			seed := rapid.Uint64().Draw(t, "seed")
@@ -137,9 +138,9 @@ func TestDiscard(t *testing.T) {
 	})
 }
 
-// TestOtherFormat: a folder of another version is made anew, and stays so.
-func TestOtherFormat(t *testing.T) {
-	for _, format := range []string{"", "0", "2"} {
+// TestEarlierFormat: a folder of an earlier version is made anew, and stays so.
+func TestEarlierFormat(t *testing.T) {
+	for format, want := range map[string]int{"0": 2, "1": 1} {
 		fs := vfs.NewCrashableMem()
 		s := openState(t, fs)
 		u := s.Begin()
@@ -148,12 +149,15 @@ func TestOtherFormat(t *testing.T) {
 			Outputs: []ledger.Output{{PublicKeys: []string{alice.Public}, Amount: "1"}},
 		}}}, 0, consensus.Valid)
 		check(t, err, u.SetToken("votes", "7"), u.SetGenesis(newID("block", 1)), u.AddEpoch(Epoch{Members: members}), u.Commit(),
-			s.db.Set(metaKey(metaFormat), []byte(format), pebble.Sync), s.Close())
+			s.current.Set(metaKey(metaFormat), []byte(format), pebble.Sync), s.Close())
 
 		s = openState(t, fs)
+		if got := s.Upgraded(); len(got) != want || !strings.HasPrefix(got[0], "derive the chainstate anew") {
+			t.Errorf("format %q: got the steps %q, want %d", format, got, want)
+		}
 		text, err := dump(s)
 		check(t, err)
-		if want := fmt.Sprintf("%x=%x\n", metaKey(metaFormat), formatVersion); text != want {
+		if want := fmt.Sprintf("%x=%x\n", metaKey(metaFormat), []byte(strconv.Itoa(len(steps)))); text != want {
 			t.Errorf("format %q: got\n%swant\n%s", format, text, want)
 		}
 		if s.Genesis() != "" || len(s.Epochs()) != 0 || s.arrivals != 0 || s.decisions != 0 {
@@ -166,6 +170,54 @@ func TestOtherFormat(t *testing.T) {
 			t.Errorf("format %q: token after reopening: got %q, %v; want 1", format, token, err)
 		}
 	}
+}
+
+// TestNewerFormat: a folder that a newer program wrote is refused, and left.
+func TestNewerFormat(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openState(t, fs)
+	check(t, s.current.Set(metaKey(metaFormat), []byte("3"), pebble.Sync), s.Close())
+	for range 2 {
+		_, err := Open("chainstate", fs)
+		if !errors.Is(err, kv.ErrNewer) || !strings.Contains(err.Error(), "(format 3, this program knows 2)") || strings.Contains(err.Error(), "reindex") {
+			t.Errorf("got %v, want that it is refused", err)
+		}
+	}
+}
+
+// TestReplace: readers of the former store end in peace, and see what they saw.
+func TestReplace(t *testing.T) {
+	fs := vfs.NewMem()
+	s := openState(t, fs)
+	addBlock(t, s, 1, consensus.Valid, newCreate(1, members))
+	next, err := Open("next", fs)
+	check(t, err)
+	addBlock(t, next, 2, consensus.Valid, newCreate(2, members))
+	view := s.View()
+	retire := s.Replace(next)
+	retired := make(chan error)
+	go func() { retired <- retire() }()
+	for block, want := range map[int]consensus.Status{1: consensus.Unknown, 2: consensus.Valid} {
+		if got, err := s.BlockStatus(newID("block", block)); got != want || err != nil {
+			t.Errorf("block %d: got %v, %v, want %v", block, got, err, want)
+		}
+		held, err := view.BlocksWith(newID("transaction", block))
+		if (len(held) == 1) != (block == 1) || err != nil {
+			t.Errorf("block %d as of before: got %v, %v", block, held, err)
+		}
+	}
+	select {
+	case err := <-retired:
+		t.Errorf("closed while it is read: %v", err)
+	default:
+	}
+	view.Close()
+	check(t, <-retired)
+	addBlock(t, s, 3, consensus.Valid, newCreate(3, members))
+	if s.arrivals != 2 {
+		t.Errorf("got %d arrivals, want 2", s.arrivals)
+	}
+	check(t, s.Close())
 }
 
 // TestBrokenDisk: what cannot be written ends in one sentence, and Close returns.
@@ -209,7 +261,7 @@ func TestDamagedRecords(t *testing.T) {
 			t.Run(fmt.Sprintf("%s %x", name, value), func(t *testing.T) {
 				s := openState(t, vfs.NewMem())
 				addBlock(t, s, 1, consensus.Undecided, newCreate(1, members))
-				check(t, s.db.Set(k, []byte(value), pebble.Sync))
+				check(t, s.current.Set(k, []byte(value), pebble.Sync))
 				_, _, outputErr := s.Output(ledger.OutputRef{TxID: tx, Index: 0})
 				_, digestErr := s.TransactionDigest(tx)
 				u := s.Begin()
@@ -219,7 +271,7 @@ func TestDamagedRecords(t *testing.T) {
 					t.Error("no read fails")
 				}
 				for _, err := range []error{outputErr, digestErr, decideErr} {
-					if err != nil && !strings.Contains(err.Error(), "delete the folder, it is rebuilt") {
+					if err != nil && !strings.Contains(err.Error(), "`bigchaindb reindex` makes the chainstate anew") {
 						t.Errorf("got %v, want it to say what to do", err)
 					}
 				}

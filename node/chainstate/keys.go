@@ -111,7 +111,7 @@ func after(prefix []byte) []byte {
 	return nil
 }
 
-var errCorrupt = errors.New("chainstate: a record is malformed; delete the folder, it is rebuilt")
+var errCorrupt = errors.New("chainstate: a record is malformed; stop the node, `bigchaindb reindex` makes the chainstate anew")
 
 // reader takes a record apart. After a fault all reads give zero values.
 type reader struct {

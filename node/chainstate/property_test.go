@@ -129,7 +129,7 @@ func (m *machine) step(u *Update) {
 		m.vote(u)
 	case len(m.model.pending) > 0:
 		i := rapid.IntRange(0, len(m.model.pending)-1).Draw(m.t, "done")
-		m.must(u.EffectDone(m.model.pending[i].Number))
+		m.must(u.EffectDone(m.model.pending[i].Number, m.model.pending[i].BlockID))
 		m.model.pending = slices.Delete(m.model.pending, i, i+1)
 	}
 }

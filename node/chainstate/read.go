@@ -40,7 +40,9 @@ func (s *State) TransactionDigest(txID string) ([32]byte, error) {
 
 // Statements returns what members have stated about an epoch, by signer.
 func (s *State) Statements(number int) (map[string]*ledger.Statement, error) {
-	return statements(s.db, binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(number)))
+	g := s.use()
+	defer g.users.Done()
+	return statements(g, binary.BigEndian.AppendUint32([]byte{statementPrefix}, uint32(number)))
 }
 
 func statements(r pebble.Reader, prefix []byte) (map[string]*ledger.Statement, error) {
@@ -110,7 +112,9 @@ func decisionOf(number uint64, block id, status consensus.Status, rec blockRecor
 // Pending returns the first decision after a number whose consequences are not
 // carried out yet, and false when there is none.
 func (s *State) Pending(after uint64) (Decision, bool, error) {
-	it, err := s.db.NewIter(&pebble.IterOptions{
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(&pebble.IterOptions{
 		LowerBound: sequenceKey(effectPrefix, after+1), UpperBound: []byte{effectPrefix + 1},
 	})
 	if err != nil {
@@ -136,7 +140,9 @@ func (s *State) Pending(after uint64) (Decision, bool, error) {
 
 // Undecided lists the blocks that are not decided, in order of arrival.
 func (s *State) Undecided() ([]string, error) {
-	it, err := s.db.NewIter(iterOptions([]byte{openPrefix}))
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(iterOptions([]byte{openPrefix}))
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +254,9 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 	if rest != nil {
 		lower = append(append([]byte(nil), base...), append(rest, 0)...)
 	}
-	it, err := s.db.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(&pebble.IterOptions{LowerBound: lower, UpperBound: after(base)})
 	if err != nil {
 		return "", 0, err
 	}
@@ -264,4 +272,100 @@ func (s *State) page(base []byte, cursor string, size, limit int, visit func(res
 		visit(last, it.Value())
 	}
 	return "", skippedBy(it), it.Error()
+}
+
+// Arrivals counts the blocks, whatever became of them.
+func (s *State) Arrivals() int {
+	s.writer.Lock()
+	defer s.writer.Unlock()
+	return int(s.arrivals)
+}
+
+// Blocks calls visit for every block, in order of ids, with its status.
+func (s *State) Blocks(visit func(blockID string, status consensus.Status) error) error {
+	g := s.use()
+	defer g.users.Done()
+	it, err := g.NewIter(iterOptions([]byte{statusPrefix}))
+	if err != nil {
+		return err
+	}
+	defer it.Close()
+	for ok := it.First(); ok; ok = it.Next() {
+		if len(it.Key()) != 1+idSize || len(it.Value()) != 1 {
+			return errCorrupt
+		}
+		if err := visit(id(it.Key()[1:]).String(), consensus.Status(it.Value()[0])); err != nil {
+			return err
+		}
+	}
+	return it.Error()
+}
+
+// Decision returns what is kept of a block that has arrived, under number 0.
+func (s *State) Decision(blockID string) (Decision, error) {
+	block, _ := toID(blockID)
+	status, err := s.blockStatus(block)
+	if err != nil {
+		return Decision{}, err
+	}
+	value, err := s.get(idKey(blockPrefix, block))
+	if err != nil {
+		return Decision{}, err
+	}
+	rec, err := readBlockRecord(value)
+	return decisionOf(0, block, status, rec), err
+}
+
+// EpochOf returns the number of the epoch that a block belongs to.
+func (s *State) EpochOf(blockID string) (int, error) {
+	block, _ := toID(blockID)
+	value, err := s.get(idKey(blockPrefix, block))
+	if err != nil {
+		return 0, err
+	}
+	rec, err := readBlockRecord(value)
+	if err == nil && (rec.epoch < 0 || rec.epoch >= max(len(s.Epochs()), 1)) {
+		err = errCorrupt
+	}
+	return rec.epoch, err
+}
+
+// Dependents lists the live blocks that spend outputs of a live block's
+// transactions.
+func (s *State) Dependents(blockID string) ([]string, error) {
+	block, _ := toID(blockID)
+	v := s.View()
+	defer v.Close()
+	value, err := v.get(idKey(blockPrefix, block))
+	if err != nil {
+		return nil, err
+	}
+	rec, err := readBlockRecord(value)
+	if err != nil {
+		return nil, err
+	}
+	var list []string
+	for _, e := range rec.transactions {
+		value, err := v.get(idKey(txPrefix, e.tx))
+		if err != nil || value == nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
+		t, err := readTxRecord(value)
+		if err != nil {
+			return nil, err
+		}
+		for i := range t.outputs {
+			spends, err := spenders(v, ledger.OutputRef{TxID: e.tx.String(), Index: i})
+			if err != nil {
+				return nil, err
+			}
+			for _, s := range spends {
+				list = append(list, s.block.String())
+			}
+		}
+	}
+	return distinct(list), nil
 }

@@ -83,6 +83,14 @@ func (l *shortlists) committed(changes []listChange) {
 	}
 }
 
+// clear drops all lists: what they were read from is replaced.
+func (l *shortlists) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.commits++
+	clear(l.lists)
+}
+
 // page returns up to limit outputs of a list that is kept, from those behind
 // the key part after on, and whether more follow.
 func (l *shortlists) page(owner string, after []byte, limit int) (page []listed, more, kept bool) {

@@ -81,7 +81,9 @@ func (t *tidier) run(ctx context.Context, s *State) {
 		}
 		for prefix := t.next(); prefix != nil; prefix = t.next() {
 			// A failure shows at the next write; here it only leaves scans slow.
-			_ = s.db.Compact(ctx, prefix, after(prefix))
+			g := s.use()
+			_ = g.Compact(ctx, prefix, after(prefix))
+			g.users.Done()
 			pause := time.NewTimer(tidyPause)
 			select {
 			case <-ctx.Done():

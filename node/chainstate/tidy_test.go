@@ -59,7 +59,7 @@ func awaitTidy(t *testing.T, s *State, owner string, want int) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for {
-		it, err := s.db.NewIter(iterOptions(ownerPrefix(unspentPrefix, owner)))
+		it, err := s.current.NewIter(iterOptions(ownerPrefix(unspentPrefix, owner)))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -33,8 +33,9 @@ type Update struct {
 // Begin starts an update, after any other has ended.
 func (s *State) Begin() *Update {
 	s.writer.Lock()
+	view := s.View()
 	return &Update{
-		s: s, batch: s.db.NewBatch(), view: s.View(), pending: map[string][]byte{},
+		s: s, batch: view.g.NewBatch(), view: view, pending: map[string][]byte{},
 		arrivals: s.arrivals, decisions: s.decisions,
 		genesis: s.Genesis(), epochs: s.Epochs(), statuses: map[id]consensus.Status{},
 		early: s.early,
@@ -52,13 +53,13 @@ func (u *Update) Discard() {
 // together with the checkpoints in it.
 func (u *Update) Commit() error {
 	defer u.s.writer.Unlock()
-	u.view.Close()
+	defer u.view.Close()
 	for name, n := range map[string]uint64{metaArrivals: u.arrivals, metaDecisions: u.decisions} {
 		if err := u.set(metaKey(name), binary.BigEndian.AppendUint64(nil, n)); err != nil {
 			return errors.Join(err, u.batch.Close())
 		}
 	}
-	if err := u.s.db.Apply(u.batch, pebble.NoSync); err != nil {
+	if err := u.view.g.Apply(u.batch, pebble.NoSync); err != nil {
 		return fmt.Errorf("chainstate: %w", err)
 	}
 	u.s.arrivals, u.s.decisions = u.arrivals, u.decisions
@@ -309,7 +310,7 @@ func (u *Update) AddStatement(st *ledger.Statement) (map[string]*ledger.Statemen
 		return nil, err
 	}
 	u.statements = append(u.statements, st)
-	all, err := statements(u.s.db, prefix)
+	all, err := statements(u.view.g, prefix)
 	if err != nil {
 		return nil, err
 	}
@@ -497,9 +498,4 @@ func (u *Update) forgetOutputs(tx id, t txRecord) error {
 		}
 	}
 	return u.del(idKey(txPrefix, tx))
-}
-
-// EffectDone takes a decision off the list of those to be carried out.
-func (u *Update) EffectDone(number uint64) error {
-	return u.del(sequenceKey(effectPrefix, number))
 }

@@ -18,14 +18,16 @@ import (
 // not there, and without the filters costs a block of the disk each time.
 type View struct {
 	s   *State
+	g   *generation
 	it  *pebble.Iterator
 	err error // of making the iterator
 }
 
 // View opens a view of what is committed now.
 func (s *State) View() *View {
-	it, err := s.db.NewIter(&pebble.IterOptions{UseL6Filters: true})
-	return &View{s: s, it: it, err: err}
+	g := s.use()
+	it, err := g.NewIter(&pebble.IterOptions{UseL6Filters: true})
+	return &View{s: s, g: g, it: it, err: err}
 }
 
 // Close ends the view.
@@ -33,6 +35,7 @@ func (v *View) Close() {
 	if v.it != nil {
 		v.it.Close()
 	}
+	v.g.users.Done()
 }
 
 func (v *View) get(k []byte) ([]byte, error) {

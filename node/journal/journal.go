@@ -39,10 +39,15 @@ const (
 )
 
 const (
+	metaFormat   = "format"   // see steps
 	metaOwner    = "owner"    // the node's public key
 	metaLast     = "last"     // the block voted on last
 	metaRestored = "restored" // there once Restored was called
 )
+
+// steps bring a folder of an earlier format to that of the records, 1. Those
+// before had no note of their format, and the same records.
+var steps = []kv.Step{{Name: "note the journal's format"}}
 
 // RefusalAge is how long the reason for a refusal is kept.
 const RefusalAge = 24 * time.Hour
@@ -61,6 +66,7 @@ type Journal struct {
 	held    map[string]Locks            // block → what it locks
 
 	refusing sync.Mutex
+	upgraded []string
 }
 
 // Open opens the journal of the node with that public key, or begins an empty
@@ -81,17 +87,21 @@ func Open(folder, publicKey string, fs vfs.FS) (*Journal, error) {
 	return j, nil
 }
 
-func (j *Journal) load(publicKey string) error {
+// Upgraded names what Open did to bring a folder of an earlier format up to
+// date; nil for nothing.
+func (j *Journal) Upgraded() []string { return j.upgraded }
+
+func (j *Journal) load(publicKey string) (err error) {
+	if j.upgraded, err = j.db.Upgrade(key(metaPrefix, metaFormat), steps); err != nil {
+		return err
+	}
 	owner, err := j.get(metaPrefix, metaOwner)
 	if err != nil {
 		return err
 	}
 	if string(owner) != publicKey {
 		j.fresh = true
-		if err := j.db.DeleteRange([]byte{0}, []byte{0xff}, pebble.Sync); err != nil {
-			return err
-		}
-		return j.db.Set(key(metaPrefix, metaOwner), []byte(publicKey), pebble.Sync)
+		return j.begin(publicKey)
 	}
 	if err := j.each(refusalPrefix, func(string, []byte) error { j.refused.Store(true); return nil }); err != nil {
 		return err
@@ -125,6 +135,20 @@ func (j *Journal) Space() error { return j.db.Space() }
 
 // GiveUp has writes fail that wait for space, for good.
 func (j *Journal) GiveUp() { j.db.GiveUp() }
+
+// begin empties the journal for the node with that public key.
+func (j *Journal) begin(publicKey string) error {
+	b := j.db.NewBatch()
+	format := key(metaPrefix, metaFormat)
+	err := errors.Join(
+		b.DeleteRange([]byte{0}, format, nil),
+		b.DeleteRange(append(format, 0), []byte{0xff}, nil),
+		b.Set(key(metaPrefix, metaOwner), []byte(publicKey), nil))
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	return j.db.Apply(b, pebble.Sync)
+}
 
 // Close closes the folder.
 func (j *Journal) Close() error { return j.db.Close() }
@@ -182,6 +206,34 @@ func (j *Journal) SetLastVoted(block string) error {
 		return err
 	}
 	j.last = block
+	return nil
+}
+
+// Rewind ends the chain of votes at a block, "" for the genesis block, after the
+// database was set back: blocks and votes that were not sent go, and all locks,
+// which the node renews for undecided blocks that it voted for. adopted votes
+// are recorded as Adopt does. The votes given remain, so that the node never
+// gives a block that comes back another one.
+func (j *Journal) Rewind(last string, adopted []*ledger.Vote) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	b := j.db.NewBatch()
+	var err error
+	for _, prefix := range []byte{lockPrefix, unsentPrefix, outboxPrefix} {
+		err = errors.Join(err, b.DeleteRange([]byte{prefix}, []byte{prefix + 1}, nil))
+	}
+	for _, v := range adopted {
+		err = errors.Join(err, b.Set(key(votePrefix, v.BlockID), v.Bytes(), nil))
+	}
+	err = errors.Join(err, b.Set(key(metaPrefix, metaLast), []byte(last), nil), b.Set(key(metaPrefix, metaRestored), nil, nil))
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	if err := j.db.Apply(b, pebble.Sync); err != nil {
+		return fmt.Errorf("journal: %w", err)
+	}
+	j.last = last
+	j.txLocks, j.locks, j.held = lockTable[string]{}, lockTable[ledger.OutputRef]{}, map[string]Locks{}
 	return nil
 }
 

@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -114,8 +116,8 @@ func (db *DB) load() error {
 	if err != nil || version == nil {
 		return err
 	}
-	if string(version) != formatVersion {
-		return fmt.Errorf("the data has format %q, this program knows %q", version, formatVersion)
+	if err := checkFormat(string(version)); err != nil {
+		return err
 	}
 	l := &ledger{tables: map[string]*table{}, dropped: make(chan struct{})}
 	for _, name := range statedb.Tables {
@@ -137,6 +139,18 @@ func (db *DB) load() error {
 		l.tables[name] = t
 	}
 	db.ledger.Store(l)
+	return nil
+}
+
+func checkFormat(text string) error {
+	number, known := strings.CutPrefix(text, formatPrefix)
+	found, err := strconv.Atoi(number)
+	switch {
+	case !known || err != nil || found < 1:
+		return fmt.Errorf("the data has format %.40q, which no couchledger writes", text)
+	case found > format:
+		return fmt.Errorf("the data was written by a newer couchledger (format %d, this program knows %d): start that one, it is left as it is", found, format)
+	}
 	return nil
 }
 
@@ -197,7 +211,7 @@ func (db *DB) Create(ctx context.Context) (bool, error) {
 	}
 	l := &ledger{tables: map[string]*table{}, dropped: make(chan struct{})}
 	batch := db.store.pebble.NewBatch()
-	err := batch.Set([]byte(metaKey), []byte(formatVersion), nil)
+	err := batch.Set([]byte(metaKey), fmt.Appendf(nil, "%s%d", formatPrefix, format), nil)
 	for _, name := range statedb.Tables {
 		var instance [8]byte
 		rand.Read(instance[:])

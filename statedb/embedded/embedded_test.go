@@ -1,9 +1,14 @@
 package embedded
 
 import (
+	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+
+	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/couchledger/couchledger/statedb"
 	"github.com/couchledger/couchledger/statedb/statedbtest"
@@ -29,6 +34,29 @@ func created(tb testing.TB) *DB {
 		tb.Fatal(err)
 	}
 	return db
+}
+
+// TestNewerFormat: data of a newer program is refused, and left.
+func TestNewerFormat(t *testing.T) {
+	path := t.TempDir()
+	for format, want := range map[string]string{
+		"couchledger 2": "was written by a newer couchledger (format 2, this program knows 1)",
+		"leveldb":       "which no couchledger writes",
+	} {
+		path := filepath.Join(path, format)
+		db := opened(t, path, Options{})
+		if _, err := db.Create(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(db.store.pebble.Set([]byte(metaKey), []byte(format), pebble.Sync), db.Close()); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if _, err := Open(path, Options{}); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("format %q: got %v, want %s", format, err, want)
+			}
+		}
+	}
 }
 
 func TestConformance(t *testing.T) {

@@ -31,8 +31,12 @@ const (
 	kindIndex      = 'i'
 )
 
-// formatVersion is written to a new database and must be found in an old one.
-const formatVersion = "couchledger 1"
+// A new database is given the latest format. There has been no other yet; what
+// brings an earlier one up to date would be done by load, in one batch.
+const (
+	formatPrefix = "couchledger "
+	format       = 1
+)
 
 // tableCodes never change: they are in the data.
 var tableCodes = map[string]byte{
