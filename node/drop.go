@@ -15,16 +15,18 @@ import (
 
 // Drop deletes a ledger's database, and what a node keeps of that ledger under
 // a state path: that would bind it to nothing any more. What it keeps of another
-// ledger stays, and so it does when the database holds an unfinished restore. A node that runs there is kv.ErrLocked, and nothing is deleted;
+// ledger stays, and so it does when the database holds an unfinished restore. A
+// node that runs there is kv.ErrLocked, and nothing is deleted;
 // statedb.ErrNoDatabase if there is no database.
 func Drop(ctx context.Context, db statedb.DB, statePath string) error {
 	own, unlock, err := claimState(ctx, db, statePath)
 	if err != nil {
 		return err
 	}
-	_, err = readGenesis(ctx, db)
 	// What the node keeps may be of the ledger that is being restored.
-	own = own && !errors.Is(err, ErrRestoring)
+	if _, err := readGenesis(ctx, db); errors.Is(err, ErrRestoring) {
+		own = false
+	}
 	if err := errors.Join(db.Drop(ctx), unlock()); err != nil || !own {
 		return err
 	}
