@@ -97,6 +97,17 @@ type Node struct {
 	reindexing reindexing
 }
 
+// setDefaults sets the rules and the logger where they are nil.
+func (o *Options) setDefaults() (err error) {
+	if o.Logger == nil {
+		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if o.Rules == nil {
+		o.Rules, err = consensus.Lookup("")
+	}
+	return err
+}
+
 // Open prepares a node on a database that Init has prepared. It reads the
 // local state and checks that it belongs to this ledger.
 func Open(ctx context.Context, o Options) (*Node, error) {
@@ -112,15 +123,8 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.clock == nil {
 		o.clock = time.Now
 	}
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Rules == nil {
-		rules, err := consensus.Lookup("")
-		if err != nil {
-			return nil, err
-		}
-		o.Rules = rules
+	if err := o.setDefaults(); err != nil {
+		return nil, err
 	}
 	o.Queries.setDefaults()
 	n := &Node{

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"path/filepath"
 	"time"
 
 	"github.com/couchledger/couchledger/node/chainstate"
-	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
@@ -163,15 +161,8 @@ type stopped struct {
 // openStopped takes the lock of a stopped node's state. kv.ErrLocked where a
 // node runs.
 func openStopped(ctx context.Context, o Options) (*stopped, error) {
-	if o.Logger == nil {
-		o.Logger = slog.New(slog.DiscardHandler)
-	}
-	if o.Rules == nil {
-		rules, err := consensus.Lookup("")
-		if err != nil {
-			return nil, err
-		}
-		o.Rules = rules
+	if err := o.setDefaults(); err != nil {
+		return nil, err
 	}
 	genesis, err := readGenesis(ctx, o.DB)
 	if err != nil {
