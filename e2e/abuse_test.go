@@ -19,26 +19,29 @@ import (
 
 // abuse is how much of each abuse a run has. E2E_ABUSE=1 asks for the full run.
 type abuse struct {
-	slow    int           // of each: headers, bodies and readers that trickle
-	idle    int           // silent sockets, and as many that are kept alive
-	streams int           // that nobody reads
-	resets  int           // HTTP/2 streams opened and reset at once
-	lasts   time.Duration // at least
+	slow      int           // of each: headers, bodies and readers that trickle
+	idle      int           // silent sockets, and as many that are kept alive
+	streams   int           // that nobody reads
+	resets    int           // HTTP/2 streams opened and reset at once
+	pipelined int           // requests sent at once
+	lasts     time.Duration // at least
 }
 
 // abuseRun gives the size of this run, and the settings that make a short one
 // see the same limits as a long one.
 func abuseRun(t *testing.T) (a abuse, environ []string) {
 	if os.Getenv("E2E_ABUSE") != "" {
-		return abuse{slow: 400, idle: 5000, streams: 1100, resets: 100_000, lasts: time.Minute}, nil
+		return abuse{slow: 400, idle: 5000, streams: 1100, resets: 100_000, pipelined: 5000, lasts: time.Minute}, nil
 	}
-	a = abuse{slow: 60, idle: 300, streams: 40, resets: 5_000, lasts: 3 * time.Second}
+	a = abuse{slow: 40, idle: 300, streams: 40, resets: 5_000, pipelined: 2000, lasts: 2 * time.Second}
+	connections := "400"
 	if testing.Short() {
-		a.lasts = time.Second
+		a = abuse{slow: 10, idle: 60, streams: 10, resets: 1_000, pipelined: 200}
+		connections = "100"
 	}
 	const limits = "BIGCHAINDB_SERVER_LIMITS_"
 	return a, []string{
-		limits + "CONNECTIONS=500", limits + "HEADER_TIMEOUT=2s", limits + "READ_TIMEOUT=3s", limits + "WRITE_TIMEOUT=2s", limits + "IDLE_TIMEOUT=3s",
+		limits + "CONNECTIONS=" + connections, limits + "HEADER_TIMEOUT=2s", limits + "READ_TIMEOUT=3s", limits + "WRITE_TIMEOUT=2s", limits + "IDLE_TIMEOUT=3s",
 	}
 }
 
@@ -323,7 +326,6 @@ func TestAbuse(t *testing.T) {
 
 // pipelines sends thousands of requests at once, and wants as many answers.
 func (a *attack) pipelines() {
-	const count = 2000
 	conn := a.open()
 	if conn == nil {
 		return
@@ -331,10 +333,10 @@ func (a *attack) pipelines() {
 	defer conn.Close()
 	request := "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 	a.all.Go(func() {
-		_, _ = conn.Write([]byte(strings.Repeat(request, count))) // what is missing, the count tells
+		_, _ = conn.Write([]byte(strings.Repeat(request, a.pipelined))) // what is missing, the count tells
 	})
 	reader := newResponses(conn)
-	for i := range count {
+	for i := range a.pipelined {
 		status, _, err := reader.next()
 		if err != nil || status != http.StatusOK {
 			a.t.Errorf("pipelined request %d: got %d, %v", i, status, err)

@@ -1,9 +1,9 @@
 package main
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"sync"
@@ -94,7 +94,7 @@ type renewed struct {
 
 	mu     sync.Mutex
 	pair   tls.Certificate
-	stamp  string // of the files that were read, or could not be
+	stamp  [sha256.Size]byte // of the files that were read, or could not be
 	looked time.Time
 }
 
@@ -129,13 +129,13 @@ func (r *renewed) read() error {
 	return err
 }
 
-// stamp changes when one of the files does.
-func (f certificateFiles) stamp() string {
-	text := ""
+// stamp changes when what stands in one of the files does. Their times and
+// sizes may well be those of the files before.
+func (f certificateFiles) stamp() [sha256.Size]byte {
+	var all []byte
 	for _, path := range []string{f.certFile, f.keyFile} {
-		if info, err := os.Stat(path); err == nil {
-			text += fmt.Sprintln(info.ModTime().UnixNano(), info.Size())
-		}
+		text, _ := os.ReadFile(path) // load tells what is wrong
+		all = append(append(all, text...), 0)
 	}
-	return text
+	return sha256.Sum256(all)
 }

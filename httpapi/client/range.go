@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +39,8 @@ func (c *Client) Range(ctx context.Context, table string, r statedb.Range) (stat
 // again.
 func unavailable(ctx context.Context, err error) error {
 	var answer *Error
-	if ctx.Err() != nil || errors.As(err, &answer) && answer.Status != http.StatusServiceUnavailable && answer.Status != http.StatusTooManyRequests {
+	var untrusted *tls.CertificateVerificationError
+	if ctx.Err() != nil || errors.As(err, &untrusted) || errors.As(err, &answer) && answer.Status != http.StatusServiceUnavailable && answer.Status != http.StatusTooManyRequests {
 		return err
 	}
 	return fmt.Errorf("%w: %w", statedb.ErrUnavailable, err)
