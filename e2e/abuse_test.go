@@ -36,8 +36,8 @@ func abuseRun(t *testing.T) (a abuse, environ []string) {
 	a = abuse{slow: 40, idle: 300, streams: 40, resets: 5_000, pipelined: 2000, lasts: 2 * time.Second}
 	connections := "400"
 	if testing.Short() {
-		a = abuse{slow: 10, idle: 60, streams: 10, resets: 1_000, pipelined: 200}
-		connections = "100"
+		a = abuse{slow: 10, idle: 120, streams: 10, resets: 1_000, pipelined: 200}
+		connections = "200"
 	}
 	const limits = "BIGCHAINDB_SERVER_LIMITS_"
 	return a, []string{
@@ -282,6 +282,9 @@ func (n *node) wantMemoryBack(t *testing.T, before footprint) {
 // TestAbuse attacks a node in all ways that need no TLS, at once. Meanwhile a
 // good client reads and posts.
 func TestAbuse(t *testing.T) {
+	if raceEnabled && testing.Short() {
+		t.Skip("not tested with -race -short: the detector makes half a minute of it; httpapi's own tests and TestAbuseTLS run with it")
+	}
 	size, environ := abuseRun(t)
 	n := newNode(t, environ...)
 	n.start()
