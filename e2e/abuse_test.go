@@ -157,6 +157,7 @@ type goodClient struct {
 
 	mu      sync.Mutex
 	answers int
+	again   int // requests that were sent twice, as their connection was cut
 	slowest time.Duration
 	faults  []string
 }
@@ -195,8 +196,15 @@ func (c *goodClient) goesOn(pause time.Duration) bool {
 
 func (c *goodClient) ask(n *node, method, path string, body []byte, want int) {
 	a, err := n.do(method, path, body)
+	again := err != nil
+	if again { // cut in the rush, before the node had seen more than a connection
+		a, err = n.do(method, path, body)
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if again {
+		c.again++
+	}
 	c.answers++
 	c.slowest = max(c.slowest, a.took)
 	if err != nil || a.status != want {
@@ -209,7 +217,10 @@ func (c *goodClient) end(t *testing.T) {
 	t.Helper()
 	close(c.over)
 	c.done.Wait()
-	t.Logf("the good client asked %d times; the slowest answer took %v", c.answers, c.slowest)
+	t.Logf("the good client asked %d times, %d of them twice; the slowest answer took %v", c.answers, c.again, c.slowest)
+	if few := max(3, c.answers/100); c.again > few {
+		t.Errorf("%d of %d connections of the good client were cut, want at most %d", c.again, c.answers, few)
+	}
 	if len(c.faults) > 0 || c.answers < 20 {
 		t.Errorf("of %d requests of the good client %d were not answered: %q", c.answers, len(c.faults), c.faults[:min(5, len(c.faults))])
 	}

@@ -108,7 +108,7 @@ func (g *gate) admit(conn net.Conn) (admitted, victim *gatedConn, reason string)
 }
 
 // mostSpared bounds how many connections are looked at for one that gives way.
-const mostSpared = 16
+const mostSpared = 256
 
 // first is the connection that gives way: the first one that waits, nil when
 // none does. A request that has arrived, and that the node has not come to read
