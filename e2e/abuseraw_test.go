@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -51,6 +52,8 @@ func frame(first byte, payload string) string {
 // badFrames sends each kind of broken WebSocket frame on a stream of its own:
 // the node ends each of them.
 func (a *attack) badFrames() {
+	var round sync.WaitGroup
+	defer round.Wait()
 	long := func(length uint64) string {
 		return string(binary.BigEndian.AppendUint64([]byte{0x81, 0x80 | 127}, length)) + "\x00\x00\x00\x00xx"
 	}
@@ -78,10 +81,12 @@ func (a *attack) badFrames() {
 		if conn == nil {
 			return
 		}
-		if err := brokenStream(conn, bad); err != nil {
-			a.t.Errorf("a WebSocket frame, %s: %v", name, err)
-		}
-		conn.Close()
+		round.Go(func() {
+			defer conn.Close()
+			if err := brokenStream(conn, bad); err != nil {
+				a.t.Errorf("a WebSocket frame, %s: %v", name, err)
+			}
+		})
 	}
 }
 
@@ -116,6 +121,8 @@ func brokenStream(conn *net.TCPConn, bad string) error {
 // badRequests sends requests that are none, or are meant to be read in two ways.
 // What the node answers it answers in the 400s, and without more than it says.
 func (a *attack) badRequests() {
+	var round sync.WaitGroup
+	defer round.Wait()
 	const host = " HTTP/1.1\r\nHost: x\r\n"
 	post := "POST " + transactionsPath + host
 	const smuggled = "GET " + smuggledPath + " HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -157,8 +164,10 @@ func (a *attack) badRequests() {
 		if conn == nil {
 			return
 		}
-		a.badRequest(conn, bad)
-		conn.Close()
+		round.Go(func() {
+			defer conn.Close()
+			a.badRequest(conn, bad)
+		})
 	}
 }
 

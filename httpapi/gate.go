@@ -107,7 +107,21 @@ func (g *gate) admit(conn net.Conn) (admitted, victim *gatedConn, reason string)
 	return c, victim, ""
 }
 
+// mostSpared bounds how many connections are looked at for one that gives way.
+const mostSpared = 256
+
+// first is the connection that gives way: the first one that waits, nil when
+// none does. A request that has arrived, and that the node has not come to read
+// in a rush of new connections, spares its connection.
 func first(waiting *sequence.List) *gatedConn {
+	spared := 0
+	for e := waiting.Front(); e != nil && spared < mostSpared; e = e.Next() {
+		c := e.Value.(*gatedConn)
+		if c.answering || !hasUnread(c.Conn) {
+			return c
+		}
+		spared++
+	}
 	if e := waiting.Front(); e != nil {
 		return e.Value.(*gatedConn)
 	}
@@ -169,10 +183,13 @@ type gatedConn struct {
 	client *clientConns
 
 	// Under the gate's lock.
-	running  int               // requests that the node has to answer
-	place    *sequence.Element // in gate.waiting; nil while it is the node's turn
-	mine     *sequence.Element // in client.waiting
-	released bool
+	running int // requests that the node has to answer
+	// answering: a request has been read, and its answer is not out. What is
+	// unread then is no reason to spare the connection.
+	answering bool
+	place     *sequence.Element // in gate.waiting; nil while it is the node's turn
+	mine      *sequence.Element // in client.waiting
+	released  bool
 }
 
 // NetConn is the connection beneath, as tls.Conn has it.
@@ -223,6 +240,7 @@ func (c *gatedConn) busy() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	c.running++
+	c.answering = true
 	c.dequeue()
 }
 
@@ -235,6 +253,17 @@ func (c *gatedConn) waits() {
 	if c.running--; c.running == 0 && !c.released {
 		c.enqueue()
 	}
+}
+
+// idles is waits, and says that an answer is out.
+func (c *gatedConn) idles() {
+	if c == nil {
+		return
+	}
+	c.waits()
+	c.gate.mu.Lock()
+	c.answering = c.running > 0
+	c.gate.mu.Unlock()
 }
 
 func (c *gatedConn) enqueue() {

@@ -36,7 +36,7 @@ func (s *Server) guard(next echo.HandlerFunc) echo.HandlerFunc {
 		r := c.Request()
 		conn := connOf(r)
 		conn.busy()
-		defer conn.waits()
+		defer conn.idles()
 		header := c.Response().Header()
 		header[headerRequestID] = []string{requestID(r.Header[headerRequestID])}
 		header[headerNoSniff] = noSniff
