@@ -63,7 +63,7 @@ func (s *Server) readBody(c echo.Context, most int64) (body []byte, held int64, 
 		grown := min(2*int64(cap(body)), most+1)
 		if grown > smallBody {
 			conn.busy()
-			err := s.reading.wait(r.Context(), grown-held)
+			err := s.reading.wait(r.Context(), grown-held, nil)
 			conn.waits()
 			if err != nil {
 				return nil, held, err
@@ -90,8 +90,12 @@ type share struct {
 
 func newBudget(total int64) *budget { return &budget{total: total, free: total} }
 
-// wait takes n bytes, at most the total, or fails after budgetWait.
-func (b *budget) wait(ctx context.Context, n int64) error {
+// pressEvery is how often one who waits presses those who hold what is lacking.
+const pressEvery = 500 * time.Millisecond
+
+// wait takes n bytes, at most the total, or fails after budgetWait. Meanwhile
+// it calls press, unless nil, every now and then.
+func (b *budget) wait(ctx context.Context, n int64, press func()) error {
 	n = min(n, b.total)
 	b.mu.Lock()
 	if len(b.waiters) == 0 && n <= b.free {
@@ -103,15 +107,9 @@ func (b *budget) wait(ctx context.Context, n int64) error {
 	b.waiters = append(b.waiters, w)
 	b.mu.Unlock()
 
-	timer := time.NewTimer(budgetWait)
-	defer timer.Stop()
-	err := error(unavailable("the node handles as many large bodies as it may"))
-	select {
-	case <-w.granted:
+	err := awaitGrant(ctx, w.granted, press)
+	if err == nil {
 		return nil
-	case <-ctx.Done():
-		err = ctx.Err()
-	case <-timer.C:
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,6 +121,26 @@ func (b *budget) wait(ctx context.Context, n int64) error {
 		}
 	}
 	return nil // granted in the meantime
+}
+
+func awaitGrant(ctx context.Context, granted chan struct{}, press func()) error {
+	timer, ticker := time.NewTimer(budgetWait), time.NewTicker(pressEvery)
+	defer timer.Stop()
+	defer ticker.Stop()
+	for {
+		select {
+		case <-granted:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-timer.C:
+			return unavailable("the node handles as many large bodies as it may")
+		case <-ticker.C:
+			if press != nil {
+				press()
+			}
+		}
+	}
 }
 
 // try takes n bytes if they are free.

@@ -150,15 +150,16 @@ const (
 // writeLong writes the body of an answer in parts, each in its time.
 func writeLong(c echo.Context, body []byte) error {
 	conn := connOf(c.Request())
-	conn.waits()
-	defer conn.busy()
 	control := http.NewResponseController(c.Response().Writer)
 	for part := range slices.Chunk(body, writePart) {
 		if conn != nil {
 			// Serve's http.ResponseWriter has deadlines.
 			_ = control.SetWriteDeadline(time.Now().Add(conn.gate.writeTimeout))
 		}
-		if _, err := c.Response().Write(part); err != nil {
+		conn.writes()
+		_, err := c.Response().Write(part)
+		conn.busy()
+		if err != nil {
 			return err
 		}
 	}

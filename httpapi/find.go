@@ -51,7 +51,7 @@ func (s *Server) postQuery(c echo.Context, _ query) error {
 	if err != nil {
 		return err
 	}
-	answer := room{of: s.waiting}
+	answer := s.roomOf(c)
 	if err := answer.grow(c.Request().Context(), min(int64(q.Limit)*rowRoom, pageRoom)); err != nil {
 		return err
 	}

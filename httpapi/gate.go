@@ -142,6 +142,27 @@ func (g *gate) release(c *gatedConn) {
 	}
 }
 
+// press cuts the connections whose clients have not taken an answer for so long:
+// others wait for the room that it takes.
+func (g *gate) press(stall time.Duration) {
+	var victims []*gatedConn
+	g.mu.Lock()
+	for e := g.waiting.Front(); e != nil; e = e.Next() {
+		c := e.Value.(*gatedConn)
+		if time.Since(c.since) < stall {
+			break // as are all behind it
+		}
+		if c.writing {
+			victims = append(victims, c)
+		}
+	}
+	g.mu.Unlock()
+	for _, c := range victims {
+		g.metrics.evicted.Inc()
+		c.cut()
+	}
+}
+
 // turnAway answers a connection that there is no room for.
 func (g *gate) turnAway(conn net.Conn, reason string) {
 	select {
@@ -187,9 +208,12 @@ type gatedConn struct {
 	// answering: a request has been read, and its answer is not out. What is
 	// unread then is no reason to spare the connection.
 	answering bool
-	place     *sequence.Element // in gate.waiting; nil while it is the node's turn
-	mine      *sequence.Element // in client.waiting
-	released  bool
+	// writing: an answer waits for the client to take it.
+	writing  bool
+	since    time.Time         // that it has been the client's turn
+	place    *sequence.Element // in gate.waiting; nil while it is the node's turn
+	mine     *sequence.Element // in client.waiting
+	released bool
 }
 
 // NetConn is the connection beneath, as tls.Conn has it.
@@ -240,7 +264,7 @@ func (c *gatedConn) busy() {
 	c.gate.mu.Lock()
 	defer c.gate.mu.Unlock()
 	c.running++
-	c.answering = true
+	c.answering, c.writing = true, false
 	c.dequeue()
 }
 
@@ -255,6 +279,17 @@ func (c *gatedConn) waits() {
 	}
 }
 
+// writes is waits, and says that an answer waits for the client to take it.
+func (c *gatedConn) writes() {
+	if c == nil {
+		return
+	}
+	c.waits()
+	c.gate.mu.Lock()
+	c.writing = true
+	c.gate.mu.Unlock()
+}
+
 // idles is waits, and says that an answer is out.
 func (c *gatedConn) idles() {
 	if c == nil {
@@ -267,6 +302,7 @@ func (c *gatedConn) idles() {
 }
 
 func (c *gatedConn) enqueue() {
+	c.since = time.Now()
 	c.place = c.gate.waiting.PushBack(c)
 	c.mine = c.client.waiting.PushBack(c)
 }

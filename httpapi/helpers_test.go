@@ -10,7 +10,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/couchledger/couchledger/httpapi/internal/fakenode"
 	"github.com/couchledger/couchledger/node"
 	"github.com/couchledger/couchledger/node/ledger"
 )
@@ -26,7 +25,7 @@ const patience = 20 * time.Second
 
 // start serves n on a loopback port until the test ends and returns the
 // server and its address, http://127.0.0.1:<port>.
-func start(t testing.TB, n *fakenode.Node, opts Options) (*Server, string) {
+func start(t testing.TB, n node.API, opts Options) (*Server, string) {
 	t.Helper()
 	if opts.Logger == nil {
 		opts.Logger = slog.New(slog.DiscardHandler)

@@ -111,7 +111,7 @@ func serveList[T any](s *Server, c echo.Context, q query, l list[T]) error {
 			return err
 		}
 	}
-	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true, room: room{of: s.waiting}}
+	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true, room: s.roomOf(c)}
 	defer r.room.free()
 	if limit > 0 {
 		return servePage(s, c, r, limit)
@@ -156,7 +156,7 @@ func serveWhole[T any](s *Server, c echo.Context, r *reader[T]) error {
 	for {
 		// Not every http.ResponseWriter has deadlines; Serve's has.
 		_ = control.SetWriteDeadline(time.Now().Add(s.opts.WriteTimeout))
-		conn.waits()
+		conn.writes()
 		_, err := response.Write(r.buf)
 		if err == nil && more {
 			err = control.Flush()

@@ -179,18 +179,18 @@ func TestLargeBodiesTakeTurns(t *testing.T) {
 
 func TestBudget(t *testing.T) {
 	b := newBudget(10)
-	if err := b.wait(t.Context(), 100); err != nil { // more than all is all
+	if err := b.wait(t.Context(), 100, nil); err != nil { // more than all is all
 		t.Fatal(err)
 	}
 	gone, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := b.wait(gone, 1); err == nil {
+	if err := b.wait(gone, 1, nil); err == nil {
 		t.Error("a waiter whose client is gone got a share")
 	}
 	served := make(chan int64)
 	for _, bytes := range []int64{6, 4} {
 		go func() {
-			if err := b.wait(t.Context(), bytes); err != nil {
+			if err := b.wait(t.Context(), bytes, nil); err != nil {
 				t.Error(err)
 			}
 			served <- bytes

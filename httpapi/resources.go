@@ -119,14 +119,13 @@ func (s *Server) getBlock(c echo.Context, _ query) error {
 	if !ok {
 		return errNoBlock
 	}
-	body, err := s.node.Block(c.Request().Context(), id)
-	if errors.Is(err, node.ErrNotFound) {
-		return errNoBlock
-	}
-	if err != nil {
-		return err
-	}
-	return writeJSON(c, http.StatusOK, body)
+	return s.writeDocument(c, ledger.MaxBlockBytes, func(ctx context.Context) ([]byte, error) {
+		body, err := s.node.Block(ctx, id)
+		if errors.Is(err, node.ErrNotFound) {
+			return nil, errNoBlock
+		}
+		return body, err
+	})
 }
 
 // listBlocks answers with the ids of the blocks that hold a transaction.

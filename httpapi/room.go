@@ -1,15 +1,53 @@
 package httpapi
 
-import "context"
+import (
+	"context"
+	"net/http"
+	"time"
 
-// answerRoom bounds the bytes of lists that wait for their clients to take them.
-// Clients may be any number, and slow.
-const answerRoom = 64 << 20
+	"github.com/labstack/echo/v4"
+)
+
+const (
+	// answerRoom bounds the bytes of answers that wait for their clients to take
+	// them. Clients may be any number, and slow.
+	answerRoom = 64 << 20
+	// answerStall is how long a client may leave an answer lying while others
+	// wait for the room that it takes. When there is enough, it has
+	// Options.WriteTimeout for each part.
+	answerStall = time.Second
+	// transactionRoom is what a transaction is thought to take until it is there.
+	transactionRoom = 256 << 10
+)
 
 // room is a request's part of a budget.
 type room struct {
 	of   *budget
 	held int64
+	conn *gatedConn // of the request
+}
+
+// roomOf is a request's part of what all answers may take; nothing yet.
+func (s *Server) roomOf(c echo.Context) room { return room{of: s.waiting, conn: connOf(c.Request())} }
+
+// writeDocument answers with one document, which is thought to have guess bytes
+// until it is there.
+func (s *Server) writeDocument(c echo.Context, guess int64, read func(context.Context) ([]byte, error)) error {
+	r := s.roomOf(c)
+	defer r.free()
+	for need := guess; ; {
+		if err := r.grow(c.Request().Context(), need); err != nil {
+			return err
+		}
+		body, err := read(c.Request().Context())
+		if err != nil {
+			return err
+		}
+		if need = int64(len(body)); r.fit(need) {
+			return writeJSON(c, http.StatusOK, body)
+		}
+		r.free() // read anew when there is room, as nothing is held while it waits
+	}
 }
 
 // grow waits until the part is n bytes, at most the total, or fails after
@@ -19,7 +57,12 @@ func (r *room) grow(ctx context.Context, n int64) error {
 	if n <= r.held {
 		return nil
 	}
-	if err := r.of.wait(ctx, n-r.held); err != nil {
+	press := func() {
+		if r.conn != nil {
+			r.conn.gate.press(answerStall)
+		}
+	}
+	if err := r.of.wait(ctx, n-r.held, press); err != nil {
 		return err
 	}
 	r.held = n

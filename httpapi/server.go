@@ -160,7 +160,7 @@ type Server struct {
 
 	reading *budget // bytes of large bodies held while they arrive
 	parsing *budget // bytes of large bodies being validated
-	waiting *budget // bytes of lists that clients have not taken yet
+	waiting *budget // bytes of answers that clients have not taken yet
 
 	running context.Context // ends when Shutdown begins
 	halt    context.CancelFunc

@@ -17,14 +17,13 @@ func (s *Server) getTransaction(c echo.Context, _ query) error {
 	if !ok {
 		return errNoTx
 	}
-	body, err := s.node.Transaction(c.Request().Context(), id)
-	if errors.Is(err, node.ErrNotFound) {
-		return errNoTx
-	}
-	if err != nil {
-		return err
-	}
-	return writeJSON(c, http.StatusOK, body)
+	return s.writeDocument(c, transactionRoom, func(ctx context.Context) ([]byte, error) {
+		body, err := s.node.Transaction(ctx, id)
+		if errors.Is(err, node.ErrNotFound) {
+			return nil, errNoTx
+		}
+		return body, err
+	})
 }
 
 // listTransactions answers with the valid transactions of an asset.
@@ -87,7 +86,7 @@ func (s *Server) submit(c echo.Context) (*ledger.Transaction, error) {
 	}
 	ctx := c.Request().Context()
 	if n := int64(len(body)); n > smallBody {
-		if err := s.parsing.wait(ctx, n); err != nil {
+		if err := s.parsing.wait(ctx, n, nil); err != nil {
 			return nil, err
 		}
 		defer s.parsing.give(n)

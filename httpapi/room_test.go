@@ -1,0 +1,48 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/couchledger/couchledger/httpapi/internal/fakenode"
+	"github.com/couchledger/couchledger/node/ledger"
+)
+
+// hugeBlocks is a node whose blocks are all as large as they may be.
+type hugeBlocks struct{ *fakenode.Node }
+
+func (hugeBlocks) Block(context.Context, string) ([]byte, error) {
+	return bytes.Repeat([]byte{' '}, ledger.MaxBlockBytes), nil
+}
+
+// TestUnreadDocuments: clients that ask for large documents and do not read
+// them take the room of all answers; they lose it to those that wait for it.
+func TestUnreadDocuments(t *testing.T) {
+	s, base := start(t, hugeBlocks{fakenode.New()}, Options{})
+	id := strings.Repeat("a", 64)
+	for range 2 * answerRoom / ledger.MaxBlockBytes {
+		conn := dialRaw(t, base, "")
+		// Else the system takes it all.
+		if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(conn, "GET /api/v1/blocks/%s HTTP/1.1\r\nHost: x\r\n\r\n", id)
+	}
+	free := func() int64 {
+		s.waiting.mu.Lock()
+		defer s.waiting.mu.Unlock()
+		return s.waiting.free
+	}
+	eventually(t, "the room is not taken", func() bool { return free() < ledger.MaxBlockBytes })
+	if got := get(t, base+"/api/v1/blocks/"+id); got.status != 200 || len(got.body) != ledger.MaxBlockBytes {
+		t.Errorf("a client that reads: got status %d, %d bytes", got.status, len(got.body))
+	}
+	if metric(t, s, "couchledger_http_connections_evicted_total") == 0 {
+		t.Error("nobody was cut")
+	}
+	eventually(t, "all room is given back", func() bool { return free() == answerRoom })
+}
