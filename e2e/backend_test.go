@@ -118,6 +118,14 @@ func eachServer(t *testing.T, test func(t *testing.T, b backend)) {
 	}
 }
 
+// eachServerAtOnce is eachServer for tests that mostly wait.
+func eachServerAtOnce(t *testing.T, test func(t *testing.T, b backend)) {
+	eachServer(t, func(t *testing.T, b backend) {
+		t.Parallel()
+		test(t, b)
+	})
+}
+
 // ledgers counts the ledgers that tests made on servers.
 var ledgers atomic.Int64
 

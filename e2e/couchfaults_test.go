@@ -104,6 +104,7 @@ func TestCouchDBDatabaseDeleted(t *testing.T) {
 	server := couchtest.Start(t)
 	for _, table := range []string{statedb.Backlog, statedb.Bigchain, statedb.Votes, statedb.Transactions} {
 		t.Run(table, func(t *testing.T) {
+			t.Parallel()
 			n := newCouchNode(t, server.Address)
 			n.start()
 			l := startLoad(t, n, 2, 2, 2)

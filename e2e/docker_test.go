@@ -341,7 +341,7 @@ func TestImage(t *testing.T) {
 		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
 		return <-ended
 	}
-	n := &node{t: t, addr: address, http: http.DefaultClient}
+	n := &node{t: t, addr: address, scheme: "http", http: http.DefaultClient}
 	defer func() {
 		if err := stop(); err != nil || t.Failed() {
 			t.Errorf("start: %v\n%s", err, &log)

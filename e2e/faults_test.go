@@ -110,7 +110,7 @@ func (l *load) goesOn(t testing.TB) {
 
 // A node that starts before its database waits for it.
 func TestDatabaseNotThereYet(t *testing.T) {
-	eachServer(t, func(t *testing.T, b backend) {
+	eachServerAtOnce(t, func(t *testing.T, b backend) {
 		server, address := b.own(t)
 		server.Kill()
 		n := b.newNode(t, address)
@@ -133,7 +133,7 @@ func TestDatabaseNotThereYet(t *testing.T) {
 
 // A server is killed under load and comes back.
 func TestDatabaseKilled(t *testing.T) {
-	eachServer(t, func(t *testing.T, b backend) {
+	eachServerAtOnce(t, func(t *testing.T, b backend) {
 		server, address := b.own(t)
 		n := b.newNode(t, address)
 		n.start()
@@ -159,7 +159,7 @@ func TestDatabaseKilled(t *testing.T) {
 
 // A server accepts connections and never answers.
 func TestDatabaseHangs(t *testing.T) {
-	eachServer(t, func(t *testing.T, b backend) {
+	eachServerAtOnce(t, func(t *testing.T, b backend) {
 		server, address := b.own(t)
 		n := b.newNode(t, address)
 		n.start()
@@ -184,7 +184,7 @@ func TestDatabaseHangs(t *testing.T) {
 // Connections are cut under load: all at once, and in the middle of answers
 // and feeds.
 func TestDatabaseConnectionsCut(t *testing.T) {
-	eachServer(t, func(t *testing.T, b backend) {
+	eachServerAtOnce(t, func(t *testing.T, b backend) {
 		address := b.shared(t)
 		proxy := faultproxy.New(t, address.host, address.port)
 		address.host, address.port = proxy.Host, proxy.Port

@@ -124,7 +124,7 @@ const fewFiles = 160
 // TestFewDescriptors opens more connections than the node has descriptors for.
 // The node lives, and goes on when they are gone; nothing is lost.
 func TestFewDescriptors(t *testing.T) {
-	n := newNode(t)
+	n := newNode(t, "BIGCHAINDB_SERVER_LIMITS_CONNECTIONS=100000") // else it keeps some back
 	// The shell lowers the limit for the program that replaces it.
 	wrapped := n.file("limited")
 	script := "#!/bin/sh\nulimit -n " + strconv.Itoa(fewFiles) + "\nexec " + program + ` "$@"` + "\n"
