@@ -57,6 +57,7 @@ func FuzzQueryBody(f *testing.F) {
 		`{"table":"votes","start_key":"a","end_key":"b","bookmark":"AAAAAAAAAAAAAAAA"}`,
 		`{"table":"transactions","selector":{"$or":[{"id":{"$regex":"^a"}},{"$not":{"id":1}}]},"use_index":["a","b"],"execution_stats":true}`,
 		`{"table":"backlog","selector":{},"sort":[{"a":"desc"}]}`, `[`, `{"a":1,"a":2}`,
+		`{"table":"votes","end_key":""}`,
 	} {
 		f.Add([]byte(seed))
 	}

@@ -55,6 +55,9 @@ func (n *Node) Explain(_ context.Context, q node.QueryRequest) (node.QueryPlan, 
 	if err != nil {
 		return node.QueryPlan{}, err
 	}
+	if q.Range {
+		return node.QueryPlan{Plan: statedb.Plan{Fields: []string{"_id"}, Covering: "All."}}, nil
+	}
 	if q.UseIndex != "" {
 		return node.QueryPlan{Plan: statedb.Plan{Index: q.DesignDoc + "/" + q.UseIndex, Fields: []string{"a", "b"}, Covering: "All."}}, nil
 	}
