@@ -9,9 +9,11 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -75,6 +77,9 @@ func (s *stopped) afterRestore(ctx context.Context, tell func(ReindexProgress), 
 	if err := s.folders.sync(); err != nil {
 		return nil, err
 	}
+	if err := s.giveBack(ctx, r, plan.Return); err != nil {
+		return nil, err
+	}
 	if result.File, err = s.remove(ctx, r, plan); err != nil {
 		return nil, err
 	}
@@ -91,6 +96,29 @@ func (s *stopped) afterRestore(ctx context.Context, tell func(ReindexProgress), 
 		return nil, err
 	}
 	return result, errors.Join(os.Remove(unfinished), s.folders.sync())
+}
+
+// giveBack writes votes of this node's that the database lacks.
+func (s *stopped) giveBack(ctx context.Context, r *rebuild, votes []*ledger.Vote) error {
+	for some := range slices.Chunk(votes, r.db.Limits().MaxBatch) {
+		writes := make([]statedb.Write, len(some))
+		for i, v := range some {
+			writes[i] = statedb.Write{ID: ledger.VoteID(v.BlockID, v.NodePubkey), Body: v.Bytes()}
+		}
+		err := r.retry(ctx, "restore", func() error {
+			results, err := r.db.Write(ctx, statedb.Votes, writes)
+			for _, result := range results {
+				if err == nil && !errors.Is(result.Err, statedb.ErrConflict) { // then a try before this one wrote it
+					err = result.Err
+				}
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // remove takes out what a plan says, after it has saved it.

@@ -21,6 +21,9 @@ import (
 //   - What is decided and stands is kept, and every block that a member voted
 //     on before it: without its vote the chain behind it would hang in the air.
 //
+// Votes of this node's that the dump lacks and its journal has count like those
+// that are there, and are given back to the database.
+//
 // All other blocks go: they come after the last decided one. So do all other
 // members' votes, and the backlog.
 
@@ -49,7 +52,8 @@ type RestorePlan struct {
 	Undecided int    // that stay, as votes on decided ones follow
 	Backlog   int    // entries to delete
 	Blocks    []string
-	Votes     []string // ids of documents, of members' votes and of those on Blocks
+	Votes     []string       // ids of documents, of members' votes and of those on Blocks
+	Return    []*ledger.Vote // of this node's journal, that the database lacks
 
 	tip   string         // the last block with a vote of this node's that stays; "" for none
 	adopt []*ledger.Vote // own ones that stay and that the journal lacks
@@ -63,6 +67,7 @@ type planner struct {
 	status map[restoreID]consensus.Status // by all votes there are
 	chains map[string]*memberChain
 	own    []*ledger.Vote // that the journal lacks
+	lost   []*ledger.Vote // own ones that the database lacks
 	all    []restoredVote
 	latest map[restoreID]int64 // timestamp of the last vote on a block
 
@@ -83,13 +88,47 @@ func (s *stopped) planRestore(ctx context.Context, r *rebuild) (*RestorePlan, er
 		latest: map[restoreID]int64{}, fallen: map[restoreID]bool{},
 	}
 	for _, step := range []func(context.Context) error{
-		p.readBlocksAndMembers, p.readVoteTable, p.settleFallen, p.choose, p.countBacklog,
+		p.readJournal, p.readBlocksAndMembers, p.readVoteTable, p.settleFallen, p.choose, p.countBacklog,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
 		}
 	}
 	return p.plan, nil
+}
+
+// readJournal counts the votes of this node's that the database lacks though it
+// has the blocks.
+func (p *planner) readJournal(ctx context.Context) error {
+	var some []*ledger.Vote
+	look := func() error {
+		ids := make([]string, len(some))
+		for i, v := range some {
+			ids[i] = ledger.VoteID(v.BlockID, v.NodePubkey)
+		}
+		there, err := p.fetch(ctx, statedb.Votes, ids)
+		for i := 0; err == nil && i < len(there); i++ {
+			if there[i].Rev == "" {
+				p.lost = append(p.lost, some[i])
+				err = p.apply(event{vote: some[i]})
+			}
+		}
+		some = some[:0]
+		return err
+	}
+	err := p.s.journal.Votes(func(v *ledger.Vote) error {
+		if status, err := p.state.BlockStatus(v.BlockID); err != nil || status == consensus.Unknown {
+			return err
+		}
+		if some = append(some, v); len(some) < p.db.Limits().MaxBatch {
+			return nil
+		}
+		return look()
+	})
+	if err != nil {
+		return err
+	}
+	return look()
 }
 
 func (p *planner) readBlocksAndMembers(context.Context) error {
@@ -123,6 +162,9 @@ func (p *planner) eachPage(ctx context.Context, table string, visit func([]state
 }
 
 func (p *planner) readVoteTable(ctx context.Context) error {
+	for _, v := range p.lost {
+		p.link(v)
+	}
 	return p.eachPage(ctx, statedb.Votes, func(documents []statedb.Document) error {
 		votes := make([]*ledger.Vote, len(documents))
 		inParallel(len(documents), func(i int) {
@@ -145,18 +187,11 @@ func (p *planner) readVoteTable(ctx context.Context) error {
 
 func (p *planner) takeVote(v *ledger.Vote) error {
 	block, ok := toRestoreID(v.BlockID)
-	previous, ok2 := toRestoreID(v.PreviousBlock)
-	if !ok || !ok2 {
+	if !ok {
 		return nil
 	}
-	c := p.chains[v.NodePubkey]
-	p.all = append(p.all, restoredVote{block, v.NodePubkey, c != nil})
-	if c == nil {
-		return nil
-	}
-	c.after[previous] = append(c.after[previous], block)
-	c.verdict[block] = v.Valid
-	p.latest[block] = max(p.latest[block], v.Timestamp)
+	p.all = append(p.all, restoredVote{block, v.NodePubkey, p.chains[v.NodePubkey] != nil})
+	p.link(v)
 	if v.NodePubkey != p.s.o.Key.Public {
 		return nil
 	}
@@ -165,6 +200,19 @@ func (p *planner) takeVote(v *ledger.Vote) error {
 		p.own = append(p.own, v)
 	}
 	return err
+}
+
+// link puts a member's vote in its place.
+func (p *planner) link(v *ledger.Vote) {
+	block, ok := toRestoreID(v.BlockID)
+	previous, ok2 := toRestoreID(v.PreviousBlock)
+	c := p.chains[v.NodePubkey]
+	if !ok || !ok2 || c == nil {
+		return
+	}
+	c.after[previous] = append(c.after[previous], block)
+	c.verdict[block] = v.Valid
+	p.latest[block] = max(p.latest[block], v.Timestamp)
 }
 
 // count walks each member's chain from the genesis block on.
@@ -325,6 +373,11 @@ func (p *planner) choose(context.Context) error {
 		_, known := p.status[v.block]
 		if v.member && !counted[v.voter][v.block] || !v.member && known && !keep[v.block] {
 			p.plan.Votes = append(p.plan.Votes, ledger.VoteID(v.block.String(), v.voter))
+		}
+	}
+	for _, v := range p.lost {
+		if block, _ := toRestoreID(v.BlockID); counted[v.NodePubkey][block] {
+			p.plan.Return = append(p.plan.Return, v)
 		}
 	}
 	for _, v := range p.own {

@@ -60,6 +60,9 @@ func (a *app) showPlan(settings configs.Settings, plan *node.RestorePlan) {
 	if plan.Undecided > 0 {
 		a.say("%d undecided blocks stay, as members voted on them before they voted on decided ones.", plan.Undecided)
 	}
+	if len(plan.Return) > 0 {
+		a.say("To be given back: %d votes that this node's journal has and the database lacks.", len(plan.Return))
+	}
 	a.say("To be deleted: %d entries of the backlog, %d blocks after the last decided one, %d votes.", plan.Backlog, len(plan.Blocks), len(plan.Votes))
 	a.say("To be made anew: the chainstate, the documents for queries, the indexes.")
 	a.say("All nodes of this ledger must be stopped now. Do this for each of them, one after the other, before any starts.")

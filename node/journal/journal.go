@@ -191,6 +191,18 @@ func (j *Journal) Vote(block string) (*ledger.Vote, error) {
 	return v, nil
 }
 
+// Votes calls visit with every vote that this node gave, in the order of the
+// blocks' ids.
+func (j *Journal) Votes(visit func(*ledger.Vote) error) error {
+	return j.each(votePrefix, func(block string, value []byte) error {
+		v, err := ledger.ParseVote(value)
+		if err != nil {
+			return fmt.Errorf("journal: own vote on block %s: %w", block, err)
+		}
+		return visit(v)
+	})
+}
+
 // LastVoted returns the block that this node voted on last, "" before the first.
 func (j *Journal) LastVoted() string {
 	j.mu.RLock()
