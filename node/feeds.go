@@ -54,7 +54,9 @@ func (f *follower) follow(ctx context.Context, table, token string, handle func(
 				if feed, err = f.db.Changes(ctx, table, token); err != nil {
 					feed = nil
 					if errors.Is(err, statedb.ErrBadToken) {
-						token = "" // the table was restored; what is known comes again
+						token = "" // what is known comes again
+						f.log.Warn("the table was made anew since this node read it; if it was restored from a dump, stop all nodes and call `bigchaindb reindex --after-restore`",
+							"component", f.task+table+" feed")
 					}
 					return err
 				}
