@@ -35,6 +35,7 @@ func backupSize(t testing.TB, least int) int {
 // came since, and restores both on others. With E2E_BACKUP every backend is
 // backed up, and restored on every other one.
 func TestBackup(t *testing.T) {
+	skipCommands(t)
 	makers := map[string]nodeMaker{configs.Embedded: newNode}
 	for _, b := range servers {
 		makers[b.name] = func(t testing.TB, environ ...string) *node { return b.newNode(t, b.shared(t), environ...) }
@@ -203,6 +204,7 @@ func filledNode(t testing.TB, environ ...string) (n *node, file string) {
 // TestRestoreOlder restores an older backup of a node that went on, and lost
 // its database or its disk.
 func TestRestoreOlder(t *testing.T) {
+	skipCommands(t)
 	n, file := filledNode(t)
 	n.start()
 	later := create(t, ledger.GenerateKeyPair())
@@ -235,7 +237,10 @@ func TestRestoreOlder(t *testing.T) {
 
 // TestRestoreKilled kills a restore at random moments. Until it is complete no
 // node starts on the database, and no other backup goes into it.
-func TestRestoreKilled(t *testing.T) { eachBackend(t, testRestoreKilled) }
+func TestRestoreKilled(t *testing.T) {
+	skipCommands(t)
+	eachBackend(t, testRestoreKilled)
+}
 
 func testRestoreKilled(t *testing.T, newNode nodeMaker) {
 	key := keyOf(ledger.GenerateKeyPair())
@@ -314,6 +319,7 @@ func (n *node) marked(t testing.TB) bool {
 // TestRestoreRefuses gives restore files that are not sound backups: nothing is
 // written.
 func TestRestoreRefuses(t *testing.T) {
+	skipCommands(t)
 	source, file := filledNode(t)
 	whole, err := os.ReadFile(file)
 	if err != nil {

@@ -60,6 +60,7 @@ func TestCouchDBRequestsFail(t *testing.T) {
 		}, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
 			proxy := couchtest.NewProxy(t, address)
 			n := newCouchNode(t, proxy.Address)
 			n.start()

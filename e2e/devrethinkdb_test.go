@@ -89,6 +89,7 @@ func TestDevStartRethinkDB(t *testing.T) {
 // TestSetShardsAndReplicas spreads the tables of a ledger whose node runs over
 // two servers.
 func TestSetShardsAndReplicas(t *testing.T) {
+	skipCommands(t)
 	first := rethinktest.StartCluster(t, 2)[0]
 	n := newNode(t, "BIGCHAINDB_DATABASE_BACKEND=rethinkdb", "BIGCHAINDB_DATABASE_HOST="+first.Host, fmt.Sprintf("BIGCHAINDB_DATABASE_PORT=%d", first.Port))
 	n.backend = configs.RethinkDB

@@ -69,6 +69,15 @@ func eventually(t testing.TB, what string, ok func() (bool, string)) {
 	}
 }
 
+// skipCommands skips a test of commands that run one after the other, which
+// the race detector makes slow and has little to say of.
+func skipCommands(t *testing.T) {
+	t.Helper()
+	if raceEnabled && testing.Short() {
+		t.Skip("not tested with -race -short: commands, one after the other")
+	}
+}
+
 // newRand gives random choices that E2E_SEED repeats.
 func newRand(t testing.TB) *rand.Rand {
 	seed := uint64(time.Now().UnixNano())

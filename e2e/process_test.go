@@ -79,7 +79,10 @@ func TestSecondProcess(t *testing.T) {
 }
 
 // TestDropAndInit makes, drops and makes a ledger again with one config.
-func TestDropAndInit(t *testing.T) { eachBackend(t, testDropAndInit) }
+func TestDropAndInit(t *testing.T) {
+	skipCommands(t)
+	eachBackend(t, testDropAndInit)
+}
 
 func testDropAndInit(t *testing.T, newNode nodeMaker) {
 	n := newNode(t)

@@ -16,7 +16,7 @@ func sampleSize() int {
 	case testing.Short():
 		return 500
 	default:
-		return 2000
+		return 1000
 	}
 }
 
