@@ -20,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/couchledger/couchledger/statedb/statedbtest/process"
 )
 
 const (
@@ -233,7 +235,7 @@ func (s *Server) Kill() {
 
 // Suspend stops the server from doing anything: connections are accepted by
 // the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error { return s.process.Signal(syscall.SIGSTOP) }
+func (s *Server) Suspend() error { return process.Suspend(s.process) }
 
 // Resume ends Suspend.
 func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/couchledger/couchledger/statedb/statedbtest/process"
 )
 
 // patience is how long a server may take to start.
@@ -111,7 +113,7 @@ func (s *Server) Kill() {
 
 // Suspend stops the server from doing anything: connections are accepted by
 // the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error { return s.process.Process.Signal(syscall.SIGSTOP) }
+func (s *Server) Suspend() error { return process.Suspend(s.process.Process) }
 
 // Resume ends Suspend.
 func (s *Server) Resume() error { return s.process.Process.Signal(syscall.SIGCONT) }

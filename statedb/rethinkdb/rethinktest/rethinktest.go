@@ -19,6 +19,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/couchledger/couchledger/statedb/statedbtest/process"
 )
 
 const (
@@ -187,32 +189,7 @@ func (s *Server) Kill() {
 
 // Suspend stops the server from doing anything: connections are accepted by
 // the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error {
-	if err := s.process.Signal(syscall.SIGSTOP); err != nil {
-		return err
-	}
-	// The signal stops one thread after the other.
-	for deadline := time.Now().Add(patience); !s.isStopped(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			return fmt.Errorf("RethinkDB does not stop within %v", patience)
-		}
-	}
-	return nil
-}
-
-// isStopped reports whether every thread has stopped, as far as the system
-// tells.
-func (s *Server) isStopped() bool {
-	threads, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", s.process.Pid))
-	for _, thread := range threads {
-		stat, err := os.ReadFile(thread)
-		// The state follows the name, which is in brackets.
-		if err == nil && !strings.Contains(string(stat), ") T ") {
-			return false
-		}
-	}
-	return true
-}
+func (s *Server) Suspend() error { return process.Suspend(s.process) }
 
 // Resume ends Suspend.
 func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
