@@ -56,3 +56,78 @@ type ReplicaSet interface {
 	// are no members are left. The primary stays, and so does the last member.
 	RemoveMembers(ctx context.Context, hosts []string) error
 }
+
+// Peer is another operator's database of the same ledger, of which this one's
+// tables are copies.
+type Peer struct {
+	URL      string // http://host:port or https://host:port, no more
+	Name     string // the ledger's name there
+	User     string // who may read there
+	Password string
+}
+
+// CopiedTable is a table that peers copy from each other.
+type CopiedTable struct {
+	Table string
+	IDs   string // a regular expression, in what JavaScript and PCRE share: which documents
+	// Guarded has the database itself refuse what a peer's server may send besides
+	// new documents: edits and deletions. It costs something with every write.
+	Guarded bool
+}
+
+// Copy is one table that is copied from a peer, as it stands.
+type Copy struct {
+	Table   string
+	State   string // CouchDB's word: running, pending, crashing, failed, …
+	Lag     int    // changes there that have not been looked at here; -1 where the peer does not tell
+	Copied  int    // documents since the copying last began
+	Refused int    // documents that this side's guard did not take, in the same time
+	Error   string // the last one; "" for none
+}
+
+// Copies is what is copied from one peer.
+type Copies struct {
+	Peer   Peer // without the password
+	Tables []Copy
+}
+
+// Replicated is an adapter whose documents may also come from other operators'
+// databases: CouchDB's.
+type Replicated interface {
+	// HasPeers reports whether tables are copied from anywhere. It is cheap.
+	HasPeers(ctx context.Context) (bool, error)
+
+	// RevivePeers has copying that broke off go on where the peer answers again.
+	// The database would do so by itself, after minutes. It is called every few
+	// seconds, by one caller at a time.
+	RevivePeers(ctx context.Context) error
+}
+
+// Replicator is an adapter that has its tables copied from other operators'
+// databases: CouchDB's.
+type Replicator interface {
+	Replicated
+
+	// ReadPeer reads a document of a peer's, to see whether it can be read: nil
+	// where the peer does not have it, ErrDenied, ErrNoDatabase, ErrUnavailable.
+	ReadPeer(ctx context.Context, p Peer, table, id string) (body []byte, err error)
+
+	// AddPeer copies tables from a peer from now on, for ever, as a user that may
+	// add documents and do nothing else. A peer that is there is copied from its
+	// beginning again.
+	AddPeer(ctx context.Context, p Peer, tables []CopiedTable) error
+
+	// RemovePeer ends that; false when there is no such peer. What was copied stays.
+	RemovePeer(ctx context.Context, p Peer) (there bool, err error)
+
+	// Peers tells of all peers, by address.
+	Peers(ctx context.Context) ([]Copies, error)
+
+	// AllowReader makes a user that may read the tables and write none that is
+	// guarded, and returns the password. It makes a new password for one that is
+	// there; a user of the name that others made is an error.
+	AllowReader(ctx context.Context, name string, tables []CopiedTable) (password string, err error)
+
+	// ForbidReader deletes such a user; false when there is none.
+	ForbidReader(ctx context.Context, name string) (there bool, err error)
+}

@@ -31,6 +31,29 @@ type Document struct {
 	ID   string
 	Rev  string // opaque; "" where Get found no document
 	Body []byte // a JSON object without _id and _rev, numbers as they were written
+	// Others are the revisions that stand beside this one in conflict: what
+	// replication brought from somebody who wrote to the same id. Get gives
+	// them, in no order; only CouchDB can have any.
+	Others []Revision
+}
+
+// Revisions lists the bodies of all revisions, the one that the database shows
+// first; none where there is no document.
+func (d Document) Revisions() [][]byte {
+	if d.Rev == "" {
+		return nil
+	}
+	bodies := [][]byte{d.Body}
+	for _, r := range d.Others {
+		bodies = append(bodies, r.Body)
+	}
+	return bodies
+}
+
+// Revision is one of several contents of a document.
+type Revision struct {
+	Rev  string
+	Body []byte
 }
 
 // Write is one document to create, update or delete.

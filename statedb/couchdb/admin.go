@@ -27,6 +27,8 @@ const (
 	defaultMaxPurge = 100
 	// documentMargin is left below it, for _id, _rev and how CouchDB counts.
 	documentMargin = 4096
+	// createTries is how often making a database is tried again.
+	createTries = 4
 	// serverAdmin is the role that creates databases and purges documents.
 	serverAdmin = "_admin"
 )
@@ -148,7 +150,16 @@ func (db *DB) createTable(ctx context.Context, table string) (made bool, err err
 	if db.opts.Replicas > 0 {
 		values["n"] = db.opts.Replicas
 	}
-	err = db.admin(ctx, func(ctx context.Context) error { return db.client.CreateDB(ctx, name, kivik.Params(values)) })
+	for try := 0; ; try++ {
+		err = db.admin(ctx, func(ctx context.Context) error { return db.client.CreateDB(ctx, name, kivik.Params(values)) })
+		// Where several nodes make it at the same moment some get a 500, "conflict".
+		if statusOf(err) != http.StatusInternalServerError || try == createTries {
+			break
+		}
+		if err := db.pause(ctx, firstPause<<try); err != nil {
+			return false, err
+		}
+	}
 	switch {
 	case err == nil:
 		made = true
@@ -227,9 +238,20 @@ func (db *DB) admin(ctx context.Context, do func(context.Context) error) error {
 	return nil
 }
 
-// Drop deletes the databases.
+// Drop deletes the databases, and what copies into them.
 func (db *DB) Drop(ctx context.Context) error {
 	found := false
+	if !db.server.substitute {
+		list, err := db.replications(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range list {
+			if _, err := db.RemovePeer(ctx, r.peer()); err != nil {
+				return fmt.Errorf("end the copying from %s: %w", r.Ledger.URL, err)
+			}
+		}
+	}
 	for _, table := range statedb.Tables {
 		name, err := db.database(table)
 		if err != nil {

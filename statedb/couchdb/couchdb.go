@@ -69,6 +69,8 @@ type DB struct {
 	log     *slog.Logger
 	metrics *metrics
 	server  server
+	peers   atomic.Bool           // tables are copied from others, as far as was asked
+	away    map[statedb.Peer]bool // RevivePeers' own: who did not answer the last time
 
 	closed context.Context // done when Close was called
 	close  context.CancelFunc
@@ -78,7 +80,10 @@ type DB struct {
 	revs     revisions
 }
 
-var _ statedb.DB = (*DB)(nil)
+var (
+	_ statedb.DB         = (*DB)(nil)
+	_ statedb.Replicator = (*DB)(nil)
+)
 
 // server is what the server said of itself when Open reached it.
 type server struct {

@@ -18,7 +18,7 @@ var failedOnce = []uint64{13, 15, 105}
 // CouchDB. DIFFERENTIAL_SEED chooses another run.
 func TestSameRowsAsEmbedded(t *testing.T) {
 	address := couchtest.Shared(t)
-	runs := []differential.Options{{Seed: 1, SamePlans: true}, {Seed: 2, All: true, Documents: 300}}
+	runs := []differential.Options{{Seed: 1, SamePlans: true, Documents: 500, Selectors: 200}, {Seed: 2, All: true, Documents: 300}}
 	for _, seed := range failedOnce {
 		runs = append(runs, differential.Options{Seed: seed, SamePlans: true, Documents: 200})
 	}

@@ -148,20 +148,33 @@ func textOf(value []byte) string {
 // readDocument takes _id and _rev, and whatever else CouchDB adds, out of a
 // document as CouchDB shows it.
 func readDocument(data []byte) (statedb.Document, error) {
+	d, _, err := readLeaves(data)
+	return d, err
+}
+
+// readLeaves is readDocument, and lists the revisions in conflict with the one
+// that CouchDB shows, where it was asked for them.
+func readLeaves(data []byte) (d statedb.Document, conflicts []string, err error) {
 	tree, err := canonical.Parse(data)
 	if err != nil || tree.Kind() != canonical.Object {
-		return statedb.Document{}, malformed("a document is no object")
+		return d, nil, malformed("a document is no object")
 	}
 	id, _ := tree.Get("_id")
 	rev, _ := tree.Get("_rev")
 	if id.Kind() != canonical.String || rev.Kind() != canonical.String {
-		return statedb.Document{}, malformed("a document has no _id or _rev")
+		return d, nil, malformed("a document has no _id or _rev")
 	}
 	var reserved []string
 	for i := range tree.Len() {
-		if key := tree.Key(i); key != "" && key[0] == '_' {
+		key := tree.Key(i)
+		if key != "" && key[0] == '_' {
 			reserved = append(reserved, key)
 		}
+		if key == "_conflicts" {
+			for _, other := range elements(tree.At(i)) {
+				conflicts = append(conflicts, other.Text())
+			}
+		}
 	}
-	return statedb.Document{ID: id.Text(), Rev: rev.Text(), Body: tree.Without(reserved...).Bytes()}, nil
+	return statedb.Document{ID: id.Text(), Rev: rev.Text(), Body: tree.Without(reserved...).Bytes()}, conflicts, nil
 }

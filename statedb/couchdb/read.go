@@ -12,15 +12,17 @@ import (
 	"github.com/couchledger/couchledger/statedb/keyset"
 )
 
-// Get reads documents through _all_docs with keys.
+// Get reads documents through _all_docs with keys. Only those in conflict, which
+// replication alone can bring about, take another request.
 func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Document, error) {
 	name, err := db.database(table)
 	if err != nil {
 		return nil, err
 	}
 	documents := make([]statedb.Document, len(ids))
-	keys := []byte(`{"include_docs":true,"keys":[`)
+	keys := []byte(`{"keys":[`)
 	var places []int
+	var others []leaf
 	for i, id := range ids {
 		documents[i].ID = id
 		if statedb.CheckID(id) != nil {
@@ -37,7 +39,7 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 	}
 	answer, err := db.do(ctx, request{
 		method: http.MethodPost, path: path(name, "_all_docs"), body: append(keys, `]}`...), reads: true,
-		query: url.Values{"include_docs": {"true"}},
+		query: url.Values{"include_docs": {"true"}, "conflicts": {"true"}},
 	})
 	if err != nil {
 		return nil, err
@@ -52,7 +54,7 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 		if r.document == nil {
 			return nil // it is not there, or deleted
 		}
-		d, err := readDocument(r.document)
+		d, conflicts, err := readLeaves(r.document)
 		if err != nil {
 			return err
 		}
@@ -60,10 +62,16 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 			return malformed("_all_docs: a row is of another document")
 		}
 		documents[place] = d
+		for _, rev := range conflicts {
+			others = append(others, leaf{place, d.ID, rev})
+		}
 		return nil
 	})
 	if err == nil && rows != len(places) {
 		err = malformed("_all_docs: fewer rows than keys")
+	}
+	if err == nil && len(others) > 0 {
+		err = db.readConflicts(ctx, name, documents, others)
 	}
 	if err != nil {
 		return nil, err

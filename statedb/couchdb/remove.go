@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -55,6 +56,13 @@ func (db *DB) purge(ctx context.Context, name string, ids []string) error {
 				unknown = append(unknown, id) // it has changed since, or is gone
 			}
 		}
+		if db.peers.Load() {
+			more, err := db.stillThere(ctx, name, slices.Sorted(maps.Keys(known)))
+			if err != nil {
+				return err
+			}
+			unknown = append(unknown, more...)
+		}
 	}
 	// A document can have several leaves when others write to it, too.
 	for len(unknown) > 0 {
@@ -71,6 +79,21 @@ func (db *DB) purge(ctx context.Context, name string, ids []string) error {
 		}
 	}
 	return nil
+}
+
+// stillThere lists what stands under ids that were purged by one revision:
+// replication may have brought others.
+func (db *DB) stillThere(ctx context.Context, name string, ids []string) (there []string, err error) {
+	revs, err := db.currentRevs(ctx, name, ids)
+	if err != nil {
+		return nil, err
+	}
+	for i, rev := range revs {
+		if rev != "" {
+			there = append(there, ids[i])
+		}
+	}
+	return there, nil
 }
 
 func (db *DB) purgeRevisions(ctx context.Context, name string, revs map[string][]string) (map[string][]string, error) {

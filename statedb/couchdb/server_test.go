@@ -14,6 +14,8 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/couchledger/couchledger/statedb"
@@ -340,5 +342,54 @@ func TestForgedBookmarks(t *testing.T) {
 		if _, err := db.Find(t.Context(), statedb.Votes, q); !errors.Is(err, statedb.ErrBadBookmark) {
 			t.Errorf("%s: %v, want ErrBadBookmark", name, err)
 		}
+	}
+}
+
+// Several nodes make one ledger in the same moment: one makes each database, and
+// none fails.
+func TestCreateAtOnce(t *testing.T) {
+	address := couchtest.Shared(t)
+	for range 5 {
+		opts := optionsFor(address)
+		var nodes [8]*DB
+		for i := range nodes {
+			nodes[i] = open(t, opts)
+			t.Cleanup(func() { nodes[i].Close() })
+		}
+		var made atomic.Int64
+		var group sync.WaitGroup
+		for _, db := range nodes { // all are connected, so that they come at once
+			group.Go(func() {
+				created, err := db.Create(t.Context())
+				if err != nil {
+					t.Error(err)
+				}
+				if created {
+					made.Add(1)
+				}
+			})
+		}
+		group.Wait()
+		if made.Load() != 1 {
+			t.Errorf("%d nodes made the database, want 1", made.Load())
+		}
+		if err := open(t, opts).Drop(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Of those that come in the same moment one may get a 500: it looks again.
+func TestCreateConflict(t *testing.T) {
+	proxy := couchtest.NewProxy(t, couchtest.Shared(t))
+	opts := optionsFor(proxy.Address)
+	db := open(t, opts)
+	t.Cleanup(func() { db.Close() })
+	proxy.Set(&couchtest.Fault{Part: "_votes", Times: 1, Status: http.StatusInternalServerError})
+	if created, err := db.Create(t.Context()); !created || err != nil {
+		t.Errorf("got %v, %v", created, err)
+	}
+	if err := db.Drop(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

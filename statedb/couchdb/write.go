@@ -262,7 +262,7 @@ func (b *batch) request(ctx context.Context, order []int, documents [][]byte) er
 		switch row.Error {
 		case "":
 			result.Rev = row.Rev
-			if b.purged {
+			if b.purged && !b.writes[place].Delete { // of a deletion, another revision may be left
 				b.db.revs.put(b.name, row.ID, row.Rev)
 			}
 		case "conflict":

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) {
 
 // TestAllAdapters loads the same 2,000 documents into every database that can
 // be had here and asks all of them the same selectors: the rows are those of the
-// embedded store, and in its order where strings sort alike. There are 50
+// embedded store, and in its order where strings sort alike. There are 20
 // selectors, since FerretDB reads the whole table for each; DIFFERENTIAL_FULL=1
 // asks 200, which takes minutes.
 func TestAllAdapters(t *testing.T) {
@@ -57,7 +57,7 @@ func TestAllAdapters(t *testing.T) {
 	if len(others) == 0 {
 		t.Skip("not tested: no database beside the embedded one")
 	}
-	opts := differential.Options{Seed: 4, Documents: 2000, Selectors: 50, Fit: true}
+	opts := differential.Options{Seed: 4, Documents: 2000, Selectors: 20, Fit: true}
 	switch {
 	case os.Getenv("DIFFERENTIAL_FULL") != "":
 		opts.Selectors = 200
