@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -110,11 +111,12 @@ type API interface {
 
 	// Transaction returns the canonical body of a transaction in a valid block.
 	Transaction(ctx context.Context, txID string) ([]byte, error)
-	// TransactionStatus gives a transaction's status: "valid", "undecided" or
-	// "backlog". Otherwise ErrNotFound, or a *RefusedError when the node
-	// remembers why it refused the transaction after accepting it.
+	// TransactionStatus gives a transaction's status: "valid", "undecided",
+	// "disputed" or "backlog". Otherwise ErrNotFound, or a *RefusedError when
+	// the node remembers why it refused the transaction after accepting it.
 	TransactionStatus(ctx context.Context, txID string) (string, error)
-	// BlockStatus gives a block's status: "valid", "undecided" or "invalid".
+	// BlockStatus gives a block's status: "valid", "undecided", "invalid" or
+	// "disputed".
 	BlockStatus(ctx context.Context, blockID string) (string, error)
 	// Block returns a block's canonical form, whatever its status.
 	Block(ctx context.Context, blockID string) ([]byte, error)
@@ -142,12 +144,20 @@ type API interface {
 	// scan.
 	Explain(ctx context.Context, q QueryRequest) (QueryPlan, error)
 
+	// Faults lists what strangers, liars and broken nodes wrote, as far as this
+	// node met it, oldest first; see journal.Fault.
+	Faults(ctx context.Context, p Page) (faults []journal.Fault, next string, err error)
+
 	// Subscribe opens a stream of valid transactions from now on.
 	Subscribe() Subscription
 
 	// Ready returns nil when the database is reached and the node has caught
 	// up with it, else what is missing.
 	Ready() error
+	// CatchingUp tells how far the node is while it reads what the ledger held
+	// before the node started. What it answers is of then, as far as that; behind
+	// is false once it has read all.
+	CatchingUp() (up CatchUp, behind bool)
 	// RetryAfter is how long a client should wait after ErrBusy or ErrNotReady.
 	RetryAfter() time.Duration
 }

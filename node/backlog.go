@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -44,6 +45,7 @@ type entry struct {
 	rev      string
 	assignee string
 	state    entryState
+	failed   string // the block with the greatest id that had it and came to nothing
 	// since is when this node began to see the entry in no live block.
 	since time.Time
 	room  int64 // bytes of the bound that it holds
@@ -183,6 +185,15 @@ func (b *backlog) reassign(e *entry, assignee string) {
 	case assignee != b.self && (e.state == queued || e.state == lagging):
 		e.state = foreign
 		b.unload(e)
+	}
+}
+
+// passOn gives an entry to another member.
+func (b *backlog) passOn(id string, next func(assignee string) string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if e, ok := b.entries[id]; ok && e.state == foreign {
+		b.reassign(e, next(e.assignee))
 	}
 }
 
@@ -372,17 +383,25 @@ func (p *pace) time(count int) time.Duration {
 	return max(leastRetry, time.Duration(seconds*float64(time.Second)))
 }
 
-// revive notes that a block with these transactions became invalid. live tells
-// of one whether another live block holds it.
-func (b *backlog) revive(ids []string, live func(id string) bool) {
+// revive notes that a block with these transactions came to nothing. live tells
+// of one whether another live block holds it. Unless turn is nil it names the
+// member whose turn it is after a block: of several that came to nothing the one
+// with the greatest id, so that all nodes go on with the same member.
+func (b *backlog) revive(ids []string, block string, live func(id string) bool, turn func(block string) string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, id := range ids {
 		e, ok := b.entries[id]
+		if ok && turn != nil {
+			e.failed = max(e.failed, block)
+		}
 		if !ok || e.state != inBlock || live(id) {
 			continue
 		}
 		e.since = time.Now()
+		if turn != nil {
+			e.assignee = turn(e.failed)
+		}
 		if e.assignee == b.self {
 			b.enqueue(e)
 		} else {
@@ -421,7 +440,8 @@ func (b *backlog) stale(delay time.Duration) []*entry {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var list []*entry
-	for _, e := range b.entries {
+	for _, id := range slices.Sorted(maps.Keys(b.entries)) {
+		e := b.entries[id]
 		if time.Since(e.since) < delay {
 			continue
 		}

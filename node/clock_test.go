@@ -93,6 +93,42 @@ func TestEpochWithWrongClock(t *testing.T) {
 	n.checkVerified(t)
 }
 
+// TestBlocksOfThePast: who was removed cannot go on making blocks by dating them
+// back, but for those that were under way.
+func TestBlocksOfThePast(t *testing.T) {
+	folder := t.TempDir()
+	alice, a, removed := ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
+	var clock wrongClock
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	before := startNode(t, folder, a, sharing(db), among(removed), by(&clock))
+	voters, began := before.members, before.federation().From
+	if err := before.stop(); err != nil {
+		t.Fatal(err)
+	}
+	clock.set(time.Minute)
+	n := startNode(t, folder, a, sharing(db), by(&clock))
+	eventually(t, "this node states the change", func() bool {
+		stated, err := n.state.Statements(1)
+		return err == nil && len(stated) == 1
+	})
+	stated, err := n.state.Statements(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	st := ledger.NewStatement(removed, 1, stated[a.Public].From, stated[a.Public].Members, stated[a.Public].Previous)
+	put(t, db, statedb.Bigchain, st.DocumentID(), st.Bytes())
+	eventually(t, "the second epoch began", func() bool { return n.federation().Number == 1 })
+	for i, after := range []time.Duration{2 * time.Minute, time.Hour} {
+		clock.set(after)
+		b := ledger.NewBlock(removed, began, voters, []*ledger.Transaction{newCreate(t, alice, i)})
+		put(t, db, statedb.Bigchain, b.ID, b.Bytes())
+		if v := n.ownVote(t, b.ID); v.Valid != (i == 0) || i == 1 && v.InvalidReason != reasonPast {
+			t.Errorf("%v after: voted %v, %q", after, v.Valid, v.InvalidReason)
+		}
+	}
+}
+
 // TestEntryFromTheFuture: what another node's clock wrote into an entry of the
 // backlog does not hold it.
 func TestEntryFromTheFuture(t *testing.T) {

@@ -68,7 +68,7 @@ func (r *rebuild) mendBlock(ctx context.Context, d chainstate.Decision) error {
 	block, err := soundBlock(found[0])
 	if err != nil {
 		r.report.Unknown += len(d.Transactions)
-		r.fault("a valid block cannot be read", d.BlockID, err)
+		r.log.Error("a valid block cannot be read", "component", "ledger", "block", d.BlockID, "error", err)
 		return nil
 	}
 	ids := idsOf(block)
@@ -120,16 +120,8 @@ const maxSurplus = 10_000
 func (r *rebuild) removeSurplus(ctx context.Context) error {
 	var surplus []string
 	seen := 0
-	for page := (statedb.Range{Limit: r.db.Limits().MaxBatch}); ; {
-		var found statedb.Page
-		err := r.retry(ctx, r.task+"derived documents", func() (err error) {
-			found, err = r.db.Range(ctx, statedb.Transactions, page)
-			return err
-		})
-		if err != nil {
-			return err
-		}
-		for _, d := range found.Documents {
+	err := r.eachPage(ctx, r.task+"derived documents", statedb.Transactions, func(documents []statedb.Document) error {
+		for _, d := range documents {
 			valid, err := r.isValid(d.ID)
 			if err != nil {
 				return err
@@ -138,16 +130,19 @@ func (r *rebuild) removeSurplus(ctx context.Context) error {
 				surplus = append(surplus, d.ID)
 			}
 		}
-		seen += len(found.Documents)
+		seen += len(documents)
 		r.progress(stepSurplus, "looking for documents of no valid transaction", seen, max(seen, r.report.Transactions), "documents")
-		page.Bookmark = found.Bookmark
-		if last := page.Bookmark == ""; len(surplus) >= maxSurplus || last {
-			if err := r.removeConfirmed(ctx, surplus); err != nil || last {
-				return err
-			}
-			surplus = nil
+		if len(surplus) < maxSurplus {
+			return nil
 		}
+		err := r.removeConfirmed(ctx, surplus)
+		surplus = nil
+		return err
+	})
+	if err != nil {
+		return err
 	}
+	return r.removeConfirmed(ctx, surplus)
 }
 
 func (r *rebuild) isValid(tx string) (bool, error) {
@@ -173,13 +168,5 @@ func (r *rebuild) removeConfirmed(ctx context.Context, surplus []string) error {
 		}
 	}
 	r.report.Removed += len(ids)
-	for most := r.db.Limits().MaxBatch; len(ids) > 0; {
-		part := ids[:min(len(ids), most)]
-		ids = ids[len(part):]
-		err := r.retry(ctx, r.task+"derived documents", func() error { return r.db.Remove(ctx, statedb.Transactions, part) })
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	return r.remove(ctx, r.task+"derived documents", statedb.Transactions, ids)
 }

@@ -116,7 +116,7 @@ func (n *Node) lagsBehind(t *ledger.Transaction, invalid *ledger.ValidationError
 		}
 		switch invalid.Kind {
 		case ledger.TransactionNotInValidBlock:
-			if output.Status == consensus.Undecided {
+			if output.Status == consensus.Undecided || output.Status == consensus.Disputed {
 				return ref.TxID, nil
 			}
 		case ledger.InputDoesNotExist:

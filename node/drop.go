@@ -24,7 +24,7 @@ func Drop(ctx context.Context, db statedb.DB, statePath string) error {
 		return err
 	}
 	// What the node keeps may be of the ledger that is being restored.
-	if _, err := readGenesis(ctx, db); errors.Is(err, ErrRestoring) {
+	if _, err := readGenesis(ctx, db, ""); errors.Is(err, ErrRestoring) {
 		own = false
 	}
 	if err := errors.Join(db.Drop(ctx), unlock()); err != nil || !own {
@@ -58,7 +58,7 @@ func claimState(ctx context.Context, db statedb.DB, statePath string) (own bool,
 	if known == "" {
 		return true, state.Close, nil
 	}
-	genesis, err := readGenesis(ctx, db)
+	genesis, err := readGenesis(ctx, db, known)
 	if errors.Is(err, statedb.ErrUnavailable) || errors.Is(err, statedb.ErrNoDatabase) || ctx.Err() != nil {
 		return false, nil, errors.Join(err, state.Close())
 	}

@@ -30,7 +30,7 @@ func TestDrop(t *testing.T) {
 	if err := n.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Init(context.WithoutCancel(t.Context()), other, key, nil); err != nil {
+	if _, err := Init(context.WithoutCancel(t.Context()), other, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	there := func(name string) bool {

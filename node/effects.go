@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -31,7 +32,8 @@ const (
 )
 
 // effects carries out what follows from a valid block: its transactions are
-// written to the table for queries, and their entries leave the backlog. What
+// written to the table for queries, and their entries leave the backlog; and
+// takes it back where the block turns out disputed (disputes.go). What
 // is still to do stands in the chainstate, so a crash only repeats it.
 type effects struct {
 	n    *Node
@@ -39,14 +41,16 @@ type effects struct {
 	busy atomic.Bool
 
 	mu      sync.Mutex
-	blocks  map[string]*ledger.Block // own, just decided
-	kept    int                      // bytes of blocks
-	cleared []string                 // transactions whose backlog entries came too late
-	due     map[string]time.Time     // others' blocks that are decided
-	most    int                      // maxBehind, but for tests
-	own     map[string]int           // transactions of own blocks that are decided
-	behind  int                      // sum of own
-	caught  chan struct{}            // one token when behind fell
+	blocks  map[string]*ledger.Block   // own, just decided
+	kept    int                        // bytes of blocks
+	cleared []string                   // transactions whose backlog entries came too late
+	proofs  []*ledger.Vote             // to be put beside the votes that they contradict
+	garbage map[string][]statedb.Write // revisions to delete, by table
+	due     map[string]time.Time       // others' blocks that are decided
+	most    int                        // maxBehind, but for tests
+	own     map[string]int             // transactions of own blocks that are decided
+	behind  int                        // sum of own
+	caught  chan struct{}              // one token when behind fell
 }
 
 func newEffects(n *Node) *effects {
@@ -89,6 +93,35 @@ func (e *effects) clear(tx string) {
 	e.cleared = append(e.cleared, tx)
 	e.mu.Unlock()
 	e.signal()
+}
+
+// garbage has revisions deleted beside which a sound one stands.
+func (n *Node) garbage(table string, gone []statedb.Write) {
+	e := n.effects
+	e.busy.Store(true)
+	e.mu.Lock()
+	if e.garbage == nil {
+		e.garbage = map[string][]statedb.Write{}
+	}
+	e.garbage[table] = append(e.garbage[table], gone...)
+	e.mu.Unlock()
+	e.signal()
+}
+
+// delete deletes revisions, as far as they are still there.
+func (e *effects) delete(ctx context.Context, table string, gone []statedb.Write) error {
+	for most := e.n.db.Limits().MaxBatch; len(gone) > 0; {
+		part := gone[:min(len(gone), most)]
+		gone = gone[len(part):]
+		err := e.n.retry(ctx, "effects", func() error {
+			_, err := e.n.db.Write(ctx, table, part)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // await returns when not too much is left to do for more blocks to be made,
@@ -141,9 +174,17 @@ func (e *effects) run(ctx context.Context) error {
 // sweep carries out all that is due.
 func (e *effects) sweep(ctx context.Context) error {
 	e.mu.Lock()
-	cleared := e.cleared
-	e.cleared = nil
+	cleared, proofs, garbage := e.cleared, e.proofs, e.garbage
+	e.cleared, e.proofs, e.garbage = nil, nil, nil
 	e.mu.Unlock()
+	for table, gone := range garbage {
+		if err := e.delete(ctx, table, gone); err != nil {
+			return err
+		}
+	}
+	if err := e.publish(ctx, proofs); err != nil {
+		return err
+	}
 	for last := uint64(0); ; {
 		var group []chainstate.Decision
 		var err error
@@ -171,7 +212,7 @@ func (e *effects) gather(last uint64) (group []chainstate.Decision, upTo uint64,
 		if err != nil || !ok {
 			return group, last, err
 		}
-		if d.Maker != e.n.key.Public && !e.isDue(d.BlockID) {
+		if d.Status == consensus.Valid && d.Maker != e.n.key.Public && !e.isDue(d.BlockID) {
 			last = d.Number
 			continue
 		}
@@ -184,6 +225,9 @@ func (e *effects) gather(last uint64) (group []chainstate.Decision, upTo uint64,
 }
 
 func (e *effects) isDue(block string) bool {
+	if e.n.replicated.Load() {
+		return true // the maker carries it out in its own database
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	at, ok := e.due[block]
@@ -202,6 +246,12 @@ func (e *effects) carryOut(ctx context.Context, group []chainstate.Decision) err
 		block, err := e.blockOf(ctx, d.BlockID)
 		if err != nil {
 			return err
+		}
+		if d.Status == consensus.Disputed {
+			if err := e.takeBack(ctx, d, block); err != nil {
+				return err
+			}
+			continue
 		}
 		if block != nil { // else it is gone from the database, which is reported
 			for _, t := range block.Transactions {

@@ -120,7 +120,7 @@ func TestTroubledDatabase(t *testing.T) {
 	key, alice := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
 	db := openEmbedded(t, folder)
 	t.Cleanup(func() { db.Close() })
-	if _, err := Init(t.Context(), db, key, nil); err != nil {
+	if _, err := Init(t.Context(), db, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	bad := &troubled{DB: db, tokens: map[string][]string{}}

@@ -5,17 +5,22 @@ import (
 	"slices"
 
 	"github.com/couchledger/couchledger/node/chainstate"
+	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
 
 // applyStatement records a member's word on the federation's next epoch, and
-// begins the epoch when more than half of the present members agree.
+// begins the epoch when as many of the present members agree as must vote for a
+// block to be valid.
 func (f *follower) applyStatement(st *ledger.Statement) error {
 	current := f.federation()
 	if st.Number != current.Number+1 || st.Previous != current.Hash || st.From < current.From || !current.Has(st.NodePubkey) {
 		if st.Number > current.Number {
-			f.fault("a statement about the federation does not follow from its history", st.DocumentID(), nil)
+			return f.fault(journal.Fault{
+				Kind: faultStatement, Node: st.NodePubkey, Document: document(statedb.Bigchain, st.DocumentID()), What: "a statement about the federation does not follow from its history",
+			}, st.Bytes())
 		}
 		return nil
 	}
@@ -30,7 +35,7 @@ func (f *follower) applyStatement(st *ledger.Statement) error {
 				agree++
 			}
 		}
-		if 2*agree <= len(current.Members) {
+		if f.rules.Tally(len(current.Members), agree, 0) != consensus.Valid {
 			return nil
 		}
 		f.log.Info("the federation changes", "component", "federation", "members", st.Members, "from", st.From)
@@ -58,7 +63,7 @@ func (n *Node) tendFederation(ctx context.Context) error {
 	}
 	log := n.log.With("component", "federation", "recorded", current.Members, "configured", n.members)
 	if !current.Has(n.key.Public) {
-		log.Warn("this node is not a member of the federation yet: it reads along until more than half of the members have its key in their keyrings")
+		log.Warn("this node is not a member of the federation yet: it reads along until enough of the members have its key in their keyrings")
 		return nil
 	}
 	stated, err := n.state.Statements(current.Number + 1)

@@ -144,35 +144,51 @@ func (f *follower) readBigchainDocument(ctx context.Context, d statedb.Document)
 		return nil // deleted since
 	}
 	if strings.HasPrefix(d.ID, ledger.StatementPrefix) {
-		st, err := ledger.ParseStatement(d.Body)
-		if err != nil || st.DocumentID() != d.ID || !st.Verify() {
-			f.fault("a statement about the federation is not signed by its member", d.ID, err)
-			return nil
+		return f.readStatements(ctx, d)
+	}
+	if len(d.Others) > 0 {
+		if err := f.settleRevisions(statedb.Bigchain, d, isBlock(d.ID)); err != nil {
+			return err
 		}
-		return f.emit(ctx, event{statement: st})
 	}
 	if status, err := f.state.BlockStatus(d.ID); err != nil || status != consensus.Unknown {
 		return err // feeds repeat
 	}
-	b, err := ledger.ParseBlock(d.Body)
-	if err == nil && b.ID != d.ID {
-		err = fmt.Errorf("it holds block %.64s", b.ID)
-	}
-	if err == nil {
-		err = b.Verify()
-	}
+	b, err := soundBlock(d)
 	if err != nil {
-		f.fault("a document is not a block", d.ID, err)
-		return nil
+		if len(d.Others) > 0 {
+			return nil // told already
+		}
+		return f.unsound(statedb.Bigchain, d.ID, d.Body, err)
 	}
 	return f.emit(ctx, event{block: b, unsound: f.soundness(b)})
 }
 
-// fault reports a document that a stranger or a liar wrote. It is otherwise
-// ignored.
-func (f *follower) fault(what, document string, err error) {
-	f.faults.Inc()
-	f.log.Error(what, "component", "ledger", "document", document, "error", err)
+// readStatements emits what stands under a statement's id.
+func (f *follower) readStatements(ctx context.Context, d statedb.Document) error {
+	judge := func(body []byte) error {
+		st, err := ledger.ParseStatement(body)
+		if err == nil && (st.DocumentID() != d.ID || !st.Verify()) {
+			err = errors.New("it is not signed by its member")
+		}
+		return err
+	}
+	if err := f.settleRevisions(statedb.Bigchain, d, judge); err != nil {
+		return err
+	}
+	for _, body := range d.Revisions() {
+		if judge(body) != nil {
+			continue
+		}
+		st, err := ledger.ParseStatement(body)
+		if err == nil {
+			err = f.emit(ctx, event{statement: st})
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // soundness checks what a block's transactions show by themselves, on all
@@ -233,35 +249,51 @@ func (f *follower) followVotes(ctx context.Context) error {
 }
 
 func (f *follower) readVotes(ctx context.Context, documents []statedb.Document) error {
-	votes := make([]*ledger.Vote, len(documents))
+	type revision struct {
+		vote *ledger.Vote
+		err  error
+	}
+	read := make([][]revision, len(documents)) // the first is the one that the database shows
 	inParallel(len(documents), func(i int) {
-		d := documents[i]
-		if d.Rev == "" {
-			return
+		for _, body := range documents[i].Revisions() {
+			v, err := readVote(documents[i].ID, body)
+			read[i] = append(read[i], revision{v, err})
 		}
-		v, err := ledger.ParseVote(d.Body)
-		if err == nil && ledger.VoteID(v.BlockID, v.NodePubkey) != d.ID {
-			err = errors.New("its id is not that of its block and voter")
-		}
-		if err == nil && !v.Verify() {
-			err = errors.New("the signature is not its voter's")
-		}
-		if err != nil {
-			f.fault("a document is not a vote", d.ID, err)
-			f.observer.damagedVote(d.ID)
-			return
-		}
-		votes[i] = v
 	})
-	for _, v := range votes {
-		if v == nil {
-			continue
-		}
-		if err := f.emit(ctx, event{vote: v}); err != nil {
+	for i, d := range documents {
+		at := 0
+		err := f.settleRevisions(statedb.Votes, d, func([]byte) error {
+			at++
+			return read[i][at-1].err
+		})
+		if err != nil {
 			return err
+		}
+		for k, r := range read[i] {
+			switch {
+			case r.err == nil:
+				err = f.emit(ctx, event{vote: r.vote})
+			case k == 0:
+				f.observer.damagedVote(d.ID)
+			}
+			if err != nil {
+				return err
+			}
 		}
 	}
 	return nil
+}
+
+// readVote reads what stands under a vote's id.
+func readVote(id string, body []byte) (*ledger.Vote, error) {
+	v, err := ledger.ParseVote(body)
+	if err == nil && !v.StandsAt(id) {
+		err = errors.New("its id is not that of its block and voter")
+	}
+	if err == nil && !v.Verify() {
+		err = errors.New("the signature is not its voter's")
+	}
+	return v, err
 }
 
 // followBacklog tracks the backlog: what other nodes posted, what they
@@ -304,6 +336,9 @@ func (n *Node) trackEntries(ctx context.Context, ids []string) error {
 const backlogRead = 200
 
 func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document) error {
+	if err := n.settleConflicts(ctx, documents); err != nil {
+		return err
+	}
 	faults := make([]error, len(documents))
 	assignees := make([]string, len(documents))
 	inParallel(len(documents), func(i int) {
@@ -316,12 +351,13 @@ func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document)
 		}
 	})
 	var refused []journal.Refusal
+	var faulty []statedb.Document
 	for i, d := range documents {
 		if d.Rev == "" {
 			continue
 		}
 		if faults[i] != nil {
-			refused = append(refused, journal.Refusal{TxID: d.ID, Reason: faults[i].Error()})
+			refused, faulty = append(refused, journal.Refusal{TxID: d.ID, Reason: faults[i].Error()}), append(faulty, d)
 			continue
 		}
 		status, _, err := n.state.TransactionStatus(d.ID)
@@ -336,5 +372,5 @@ func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document)
 			n.backlog.entered([]string{d.ID})
 		}
 	}
-	return n.refuse(ctx, refused)
+	return n.refuseDocuments(ctx, refused, faulty)
 }

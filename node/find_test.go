@@ -308,7 +308,7 @@ func TestQueryBeforeCaughtUp(t *testing.T) {
 	db := openEmbedded(t, folder)
 	defer db.Close()
 	key := ledger.GenerateKeyPair()
-	if _, err := Init(t.Context(), db, key, nil); err != nil {
+	if _, err := Init(t.Context(), db, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	n, err := Open(t.Context(), Options{DB: db, StatePath: folder + "/state", Key: key})

@@ -90,6 +90,19 @@ func (c chainFolders) open() (*chainstate.State, error) {
 	return chainstate.Open(c.in(chainstateFolder), c.fs)
 }
 
+// genesis returns the first block of the ledger that the state is of, "" when it
+// is of none.
+func (c chainFolders) genesis() (string, error) {
+	if there, err := c.exists(chainstateFolder); err != nil || !there {
+		return "", err
+	}
+	state, err := c.open()
+	if err != nil {
+		return "", err
+	}
+	return state.Genesis(), state.Close()
+}
+
 // spare returns the place that does not count, emptied.
 func (c chainFolders) spare() (name string, err error) {
 	switched, err := c.exists(switchedFile)

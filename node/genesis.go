@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,13 +35,26 @@ var ErrRestoring = errors.New("the database holds an unfinished restore; run the
 // Init creates the database, its tables and the genesis block, whatever of them
 // is missing. It reports whether it made the database. What a crash left half
 // done the next call completes. Indexes are DeployIndexes' part.
-func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string) (created bool, err error) {
+//
+// The genesis block says by which rules the ledger's blocks are decided. nil takes
+// those of the ledger that is there, else the documents'; others than the ledger's
+// are an error.
+func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string, rules consensus.Rules) (created bool, err error) {
 	if created, err = db.Create(ctx); err != nil {
 		return false, fmt.Errorf("create the database: %w", err)
 	}
-	genesis, err := readGenesis(ctx, db)
+	genesis, err := readGenesis(ctx, db, "")
 	if errors.Is(err, ErrNotInitialized) {
-		genesis, err = claimGenesis(ctx, db, key, membersOf(key.Public, keyring))
+		var peers bool
+		switch peers, err = hasPeers(ctx, db); {
+		case err == nil && peers:
+			err = ErrAwaitsGenesis
+		case err == nil:
+			genesis, err = claimGenesis(ctx, db, key, membersOf(key.Public, keyring), rules)
+		}
+	}
+	if err == nil && rules != nil {
+		err = consensus.Check(rules, genesis)
 	}
 	if err != nil {
 		return created, err
@@ -48,8 +62,12 @@ func Init(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []stri
 	return created, ensureBlock(ctx, db, genesis)
 }
 
-func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, members []string) (*ledger.Block, error) {
-	t, err := ledger.NewGenesis(key)
+func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, members []string, rules consensus.Rules) (*ledger.Block, error) {
+	name := ""
+	if rules != nil && rules.Name() != consensus.Default {
+		name = rules.Name()
+	}
+	t, err := ledger.NewGenesis(key, name)
 	if err != nil {
 		return nil, err
 	}
@@ -61,7 +79,7 @@ func claimGenesis(ctx context.Context, db statedb.DB, key ledger.KeyPair, member
 	if err != nil && !errors.Is(err, statedb.ErrConflict) {
 		return nil, fmt.Errorf("write the genesis block: %w", err)
 	}
-	return readGenesis(ctx, db)
+	return readGenesis(ctx, db, "")
 }
 
 // genesisClaim is the body of the document that claims the first block.
@@ -70,8 +88,9 @@ func genesisClaim(b *ledger.Block) []byte {
 }
 
 // readGenesis returns the claimed first block, ErrNotInitialized, or
-// ErrRestoring.
-func readGenesis(ctx context.Context, db statedb.DB) (*ledger.Block, error) {
+// ErrRestoring. Where replication has brought several claims it takes the known
+// one; "" knows none, and then they are an *OtherGenesisError.
+func readGenesis(ctx context.Context, db statedb.DB, known string) (*ledger.Block, error) {
 	documents, err := db.Get(ctx, statedb.Bigchain, []string{genesisID, RestoreMarker})
 	if err != nil {
 		return nil, fmt.Errorf("read the genesis block: %w", err)
@@ -82,10 +101,39 @@ func readGenesis(ctx context.Context, db statedb.DB) (*ledger.Block, error) {
 	if documents[0].Rev == "" {
 		return nil, ErrNotInitialized
 	}
+	var found []*ledger.Block
+	var fault error
+	for _, body := range documents[0].Revisions() {
+		block, err := parseGenesis(body)
+		switch {
+		case err != nil:
+			fault = cmp.Or(fault, err)
+		case block.ID == known:
+			return block, nil
+		case !slices.ContainsFunc(found, func(b *ledger.Block) bool { return b.ID == block.ID }):
+			found = append(found, block)
+		}
+	}
+	switch len(found) {
+	case 0:
+		return nil, fault
+	case 1:
+		return found[0], nil
+	}
+	several := &OtherGenesisError{}
+	for _, b := range found {
+		several.IDs = append(several.IDs, b.ID)
+	}
+	slices.Sort(several.IDs)
+	return nil, several
+}
+
+// parseGenesis reads the document that claims the first block.
+func parseGenesis(body []byte) (*ledger.Block, error) {
 	fault := func(err error) (*ledger.Block, error) {
 		return nil, fmt.Errorf("the document %q in the bigchain table does not hold a genesis block: %w", genesisID, err)
 	}
-	tree, err := canonical.Parse(documents[0].Body)
+	tree, err := canonical.Parse(body)
 	if err != nil {
 		return fault(err)
 	}
@@ -151,12 +199,24 @@ func ensureDocuments(ctx context.Context, db statedb.DB, table string, writes []
 			return nil, err
 		}
 		writes, places = nil, nil
+		var garbage []string
 		for i, d := range documents {
-			if d.Rev != "" && sameJSON(d.Body, conflicts[i].Body) {
+			if slices.ContainsFunc(d.Revisions(), func(body []byte) bool { return sameJSON(body, conflicts[i].Body) }) {
 				continue
 			}
-			conflicts[i].Rev = d.Rev
+			if table == statedb.Transactions {
+				conflicts[i].Rev = d.Rev
+			} else if d.Rev != "" {
+				garbage = append(garbage, d.ID)
+			}
 			writes, places = append(writes, conflicts[i]), append(places, at[i])
+		}
+		// Peers that copy a table take nothing in place of what they have, but they
+		// take something new.
+		if len(garbage) > 0 {
+			if err := db.Remove(ctx, table, garbage); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return faults, nil

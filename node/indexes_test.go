@@ -138,7 +138,7 @@ func TestDeployIndexes(t *testing.T) {
 	if err := DeployIndexes(t.Context(), db, indexes.Packaged(), nil); !errors.Is(err, statedb.ErrNoDatabase) {
 		t.Errorf("without a database: %v", err)
 	}
-	if _, err := Init(t.Context(), db, ledger.GenerateKeyPair(), nil); err != nil {
+	if _, err := Init(t.Context(), db, ledger.GenerateKeyPair(), nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	told := map[string]bool{}

@@ -29,6 +29,13 @@ const (
 	busyBlock  = 8
 	paceFactor = 4
 	maxPace    = 250 * time.Millisecond
+	// slowWay is from when on blocks take long to be decided: members are many or
+	// far, or the database is busy. Every block costs all of them the same, so then
+	// one is made in the time that one takes, maxSlowPace at most.
+	slowWay     = 100 * time.Millisecond
+	maxSlowPace = time.Second
+	// maxFailed is how often the pause after a failed block doubles.
+	maxFailed = 8
 )
 
 // maker is the block stage: it puts transactions assigned to this node into
@@ -49,6 +56,8 @@ type maker struct {
 	open     map[string]*ledger.Block    // own blocks that are not decided here
 	included map[string]string           // transaction → own open block
 	spent    map[ledger.OutputRef]string // output → transaction in an own open block
+	failed   int                         // own blocks in a row that came to nothing
+	next     time.Time                   // no block is made before
 	drafting bool
 	retired  []*ledger.Block // decided while a draft is made
 }
@@ -126,6 +135,21 @@ func (m *maker) decided(id string) *ledger.Block {
 	default:
 	}
 	return b
+}
+
+// ended notes what became of an own block. After one that the others voted
+// invalid the next one waits, longer each time: members that are behind are bound
+// by their votes on the last one until they have heard that it failed, and would
+// vote against the next for that, again and again.
+func (m *maker) ended(valid bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if valid {
+		m.failed, m.next = 0, time.Time{}
+		return
+	}
+	m.next = time.Now().Add(min(firstRetry<<m.failed, lastRetry))
+	m.failed = min(m.failed+1, maxFailed)
 }
 
 func (m *maker) openCount() int {
@@ -211,6 +235,12 @@ func (m *maker) awaitWork(ctx context.Context) bool {
 		case <-m.closed:
 		}
 	}
+	m.mu.Lock()
+	rest := time.Until(m.next)
+	m.mu.Unlock()
+	if rest > 0 && !sleep(ctx, rest) {
+		return false
+	}
 	return m.n.effects.await(ctx) && ctx.Err() == nil
 }
 
@@ -220,8 +250,10 @@ func (m *maker) pace() (wait time.Duration, paced bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.size >= busyBlock:
+	case m.size >= busyBlock && m.way <= slowWay:
 		return time.Until(m.made.Add(min(paceFactor*m.way, maxPace))), true
+	case m.way > slowWay:
+		return time.Until(m.made.Add(min(m.way, maxSlowPace))), true
 	case len(m.open) > 0:
 		return linger, false
 	}

@@ -42,8 +42,8 @@ type Options struct {
 	DB        statedb.DB
 	StatePath string // a folder for chainstate and journal
 	Key       ledger.KeyPair
-	Keyring   []string // public keys of the other members; one's own is tolerated
-	Rules     consensus.Rules
+	Keyring   []string        // public keys of the other members; one's own is tolerated
+	Rules     consensus.Rules // nil: the ledger's; others than those are an error
 	// Indexes are deployed while the node runs; by table.
 	Indexes map[string][]statedb.Index
 	// ReassignDelay is how long an entry of the backlog may lie with one node
@@ -89,23 +89,39 @@ type Node struct {
 	hub     *hub
 	waiters waiters
 
-	withheld withheld
+	withheld   withheld
+	replicated atomic.Bool // the database is copied from others: see watchPeers
 
 	caughtUp   chan struct{} // closed once both feeds have been read to their heads
+	behind     catchingUp
 	stopping   atomic.Bool
 	deployed   atomic.Bool // the indexes are, as far as they can be
 	reindexing reindexing
 }
 
-// setDefaults sets the rules and the logger where they are nil.
-func (o *Options) setDefaults() (err error) {
+// setLedger completes the options with what the ledger says of itself. It returns
+// the genesis block.
+func (o *Options) setLedger(ctx context.Context) (*ledger.Block, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
 	}
-	if o.Rules == nil {
-		o.Rules, err = consensus.Lookup("")
+	genesis, err := readGenesis(ctx, o.DB, "")
+	if several := (*OtherGenesisError)(nil); errors.As(err, &several) {
+		known, err2 := foldersIn(o.StatePath, o.FS).genesis()
+		if err = errors.Join(err, err2); known != "" && err2 == nil {
+			o.Logger.Warn("a peer has another first block; this node keeps to its own", "component", "ledger", "first_blocks", several.IDs, "own", known)
+			genesis, err = readGenesis(ctx, o.DB, known)
+		}
 	}
-	return err
+	switch {
+	case err != nil:
+		return nil, err
+	case o.Rules == nil:
+		o.Rules, err = consensus.Of(genesis)
+	default:
+		err = consensus.Check(o.Rules, genesis)
+	}
+	return genesis, err
 }
 
 // Open prepares a node on a database that Init has prepared. It reads the
@@ -123,7 +139,11 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.clock == nil {
 		o.clock = time.Now
 	}
-	if err := o.setDefaults(); err != nil {
+	if err := errUnfinished(o.StatePath); err != nil {
+		return nil, err
+	}
+	genesis, err := o.setLedger(ctx)
+	if err != nil {
 		return nil, err
 	}
 	o.Queries.setDefaults()
@@ -138,15 +158,14 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 		unsure:     unsureWrites{wake: make(chan struct{}, 1)},
 		withheld:   withheld{told: map[string]bool{}},
 		caughtUp:   make(chan struct{}),
+		behind:     catchingUp{told: time.Now()}, // a short way needs no line in the log
 	}
-	n.observer = n
-	if err := errUnfinished(o.StatePath); err != nil {
+	n.observer, n.genesis = n, genesis
+	peers, err := hasPeers(ctx, n.db)
+	if err != nil {
 		return nil, err
 	}
-	var err error
-	if n.genesis, err = readGenesis(ctx, o.DB); err != nil {
-		return nil, err
-	}
+	n.replicated.Store(peers)
 	if n.journal, err = journal.Open(filepath.Join(o.StatePath, journalFolder), o.Key.Public, o.FS); err != nil {
 		return nil, err
 	}
@@ -164,7 +183,6 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	n.effects = newEffects(n)
 	n.hub = newHub()
 	n.metrics = newMetrics(n, o.Registry)
-	n.faults = n.metrics.faults
 	if err := n.adoptGenesis(); err != nil {
 		return nil, errors.Join(err, n.close())
 	}
@@ -196,6 +214,9 @@ func (n *Node) Run(ctx context.Context) error {
 	if err := n.voter.restore(); err != nil {
 		return errors.Join(err, n.close())
 	}
+	if err := n.effects.proveAgain(); err != nil {
+		return errors.Join(err, n.close())
+	}
 	tasks := map[string]func(context.Context) error{
 		"bigchain feed":  n.followBlocks,
 		"votes feed":     n.followVotes,
@@ -212,6 +233,7 @@ func (n *Node) Run(ctx context.Context) error {
 		"backlog probe":  n.endOutage,
 		"indexes":        n.deployIndexes,
 		"reindex":        n.runReindexing,
+		"peers":          n.watchPeers,
 	}
 	var group sync.WaitGroup
 	failed := make(chan error, len(tasks))

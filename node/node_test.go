@@ -56,7 +56,7 @@ func openNode(t testing.TB, folder string, key ledger.KeyPair, change ...func(*O
 		o.DB = openEmbedded(t, folder)
 		closeDB = o.DB.Close
 	}
-	if _, err := Init(t.Context(), o.DB, key, o.Keyring); err != nil {
+	if _, err := Init(t.Context(), o.DB, key, o.Keyring, o.Rules); err != nil {
 		t.Fatal(err)
 	}
 	n, err := Open(t.Context(), o)

@@ -39,7 +39,7 @@ func (c *proofCache) put(digest [sha256.Size]byte, p consensus.Proof) {
 		c.young, c.older = nil, c.young
 	}
 	if c.young == nil {
-		c.young = make(map[[sha256.Size]byte]consensus.Proof, proofsPerGeneration)
+		c.young = map[[sha256.Size]byte]consensus.Proof{}
 	}
 	c.young[digest] = p
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/consensus"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -98,17 +99,37 @@ func soundBlock(d statedb.Document) (*ledger.Block, error) {
 	if d.Rev == "" {
 		return nil, fmt.Errorf("block %s is gone from the database", d.ID)
 	}
-	b, err := ledger.ParseBlock(d.Body)
-	if err == nil && b.ID != d.ID {
-		err = errors.New("it holds another block")
+	var first error
+	for _, body := range d.Revisions() {
+		b, err := readBlock(d.ID, body)
+		if err == nil {
+			return b, nil
+		}
+		if first == nil {
+			first = err
+		}
+	}
+	return nil, fmt.Errorf("block %s was changed in the database: %w", d.ID, first)
+}
+
+// readBlock reads what stands under a block's id.
+func readBlock(id string, body []byte) (*ledger.Block, error) {
+	b, err := ledger.ParseBlock(body)
+	if err == nil && b.ID != id {
+		err = fmt.Errorf("it holds block %.64s", b.ID)
 	}
 	if err == nil {
 		err = b.Verify()
 	}
-	if err != nil {
-		return nil, fmt.Errorf("block %s was changed in the database: %w", d.ID, err)
+	return b, err
+}
+
+// isBlock judges what stands under a block's id.
+func isBlock(id string) func(body []byte) error {
+	return func(body []byte) error {
+		_, err := readBlock(id, body)
+		return err
 	}
-	return b, nil
 }
 
 // transactionBody takes block_id out of a document of the transactions table
@@ -136,15 +157,18 @@ func transactionBody(d statedb.Document, block string, digest [sha256.Size]byte)
 // "backlog", else ErrNotFound, or a *RefusedError with the reason.
 func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, error) {
 	status, _, err := n.state.TransactionStatus(txID)
-	if err != nil || status != consensus.Unknown {
+	if err != nil || status == consensus.Valid || status == consensus.Undecided {
 		return status.String(), err
 	}
 	const waits = "backlog"
-	if n.backlog.holds(txID) {
+	if status == consensus.Unknown && n.backlog.holds(txID) {
 		return waits, nil
 	}
 	if err := n.refusal(txID); err != nil {
 		return "", err
+	}
+	if status == consensus.Disputed { // it waits as well, but what was valid is to be told apart
+		return status.String(), nil
 	}
 	documents, err := n.db.Get(ctx, statedb.Backlog, []string{txID})
 	if err != nil {
@@ -227,6 +251,9 @@ func (n *Node) AssetTransactions(ctx context.Context, assetID string, operation 
 	}
 	p.Limit = min(p.Limit, n.queries.BatchRows) // the bodies are read at once
 	entries, next, err := n.state.AssetTransactions(assetID, operation, p.Cursor, p.Limit)
+	for operation == ledger.Create && err == nil && len(entries) == 0 && next != "" { // the first's block is disputed
+		entries, next, err = n.state.AssetTransactions(assetID, operation, next, p.Limit)
+	}
 	if operation == ledger.Create {
 		next = ""
 	}
@@ -238,7 +265,7 @@ func (n *Node) AssetTransactions(ctx context.Context, assetID string, operation 
 }
 
 func badCursor(err error) error {
-	if errors.Is(err, chainstate.ErrBadCursor) {
+	if errors.Is(err, chainstate.ErrBadCursor) || errors.Is(err, journal.ErrBadCursor) {
 		return ErrBadCursor
 	}
 	return err
@@ -293,6 +320,9 @@ func (n *Node) Votes(ctx context.Context, blockID string, p Page) ([][]byte, str
 	}
 	votes := make([][]byte, 0, len(page.Documents))
 	for _, d := range page.Documents {
+		if ledger.IsProofID(d.ID) {
+			continue // one vote more than once; Faults has them
+		}
 		tree, err := canonical.Parse(d.Body)
 		if err != nil {
 			return nil, "", fmt.Errorf("vote %s: %w", d.ID, err)

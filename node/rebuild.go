@@ -161,10 +161,7 @@ type stopped struct {
 // openStopped takes the lock of a stopped node's state. kv.ErrLocked where a
 // node runs.
 func openStopped(ctx context.Context, o Options) (*stopped, error) {
-	if err := o.setDefaults(); err != nil {
-		return nil, err
-	}
-	genesis, err := readGenesis(ctx, o.DB)
+	genesis, err := o.setLedger(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -40,17 +40,44 @@ func (n *Node) refuse(ctx context.Context, refused []journal.Refusal) error {
 	return nil
 }
 
-func (n *Node) removeFromBacklog(ctx context.Context, ids []string) error {
+// refuseDocuments removes documents that are no entries, each only at the revision
+// that was read: the transaction of that id may have been put in its place since.
+func (n *Node) refuseDocuments(ctx context.Context, refused []journal.Refusal, documents []statedb.Document) error {
 	most := n.db.Limits().MaxBatch
-	for len(ids) > 0 {
-		part := ids[:min(len(ids), most)]
-		ids = ids[len(part):]
-		err := n.retry(ctx, "backlog removal", func() error {
-			return n.db.Remove(ctx, statedb.Backlog, part)
+	for len(refused) > 0 {
+		part := refused[:min(len(refused), most)]
+		writes := make([]statedb.Write, len(part))
+		for i, r := range part {
+			n.log.Info("refused a document of the backlog", "component", "block", "transaction", r.TxID, "reason", r.Reason)
+			writes[i] = statedb.Write{ID: r.TxID, Rev: documents[i].Rev, Delete: true}
+		}
+		refused, documents = refused[len(part):], documents[len(part):]
+		if err := n.journal.Refuse(n.clock(), part); err != nil {
+			return err
+		}
+		var results []statedb.Result
+		err := n.retry(ctx, "backlog removal", func() (err error) {
+			results, err = n.db.Write(ctx, statedb.Backlog, writes)
+			return err
 		})
 		if err != nil {
-			return err
+			return nil // ctx ended; they are refused again at the next start
+		}
+		for i, r := range part {
+			if results[i].Err != nil { // it is another document by now, or gone
+				if err := n.journal.Unrefuse(r.TxID); err != nil {
+					return err
+				}
+				continue
+			}
+			n.backlog.forget([]string{r.TxID})
+			n.waiters.settle(r.TxID, &RefusedError{Reason: r.Reason})
+			n.metrics.refused.Inc()
 		}
 	}
 	return nil
+}
+
+func (n *Node) removeFromBacklog(ctx context.Context, ids []string) error {
+	return n.remove(ctx, "backlog removal", statedb.Backlog, ids)
 }

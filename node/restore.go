@@ -21,6 +21,9 @@ import (
 // begun and not ended: the journal and the database need not agree.
 const unfinishedFile = "restore.unfinished"
 
+// restoreTask is the task's name where the database fails meanwhile.
+const restoreTask = "restore"
+
 // errUnfinished tells what to do about it.
 func errUnfinished(statePath string) error {
 	if _, err := os.Stat(filepath.Join(statePath, unfinishedFile)); errors.Is(err, fs.ErrNotExist) {
@@ -105,7 +108,7 @@ func (s *stopped) giveBack(ctx context.Context, r *rebuild, votes []*ledger.Vote
 		for i, v := range some {
 			writes[i] = statedb.Write{ID: ledger.VoteID(v.BlockID, v.NodePubkey), Body: v.Bytes()}
 		}
-		err := r.retry(ctx, "restore", func() error {
+		err := r.retry(ctx, restoreTask, func() error {
 			results, err := r.db.Write(ctx, statedb.Votes, writes)
 			for _, result := range results {
 				if err == nil && !errors.Is(result.Err, statedb.ErrConflict) { // then a try before this one wrote it
@@ -124,8 +127,7 @@ func (s *stopped) giveBack(ctx context.Context, r *rebuild, votes []*ledger.Vote
 // remove takes out what a plan says, after it has saved it.
 func (s *stopped) remove(ctx context.Context, r *rebuild, plan *RestorePlan) (file string, err error) {
 	var backlog []string
-	p := &planner{rebuild: r}
-	err = p.eachPage(ctx, statedb.Backlog, func(documents []statedb.Document) error {
+	err = r.eachPage(ctx, restoreTask, statedb.Backlog, func(documents []statedb.Document) error {
 		for _, d := range documents {
 			backlog = append(backlog, d.ID)
 		}
@@ -156,13 +158,8 @@ func (s *stopped) remove(ctx context.Context, r *rebuild, plan *RestorePlan) (fi
 		return "", fmt.Errorf("save what is to be removed to %s: %w", out.Name(), err)
 	}
 	for _, part := range parts {
-		for ids := part.ids; len(ids) > 0; {
-			some := ids[:min(len(ids), r.db.Limits().MaxBatch)]
-			ids = ids[len(some):]
-			err := r.retry(ctx, "restore", func() error { return r.db.Remove(ctx, part.table, some) })
-			if err != nil {
-				return "", err
-			}
+		if err := r.remove(ctx, restoreTask, part.table, part.ids); err != nil {
+			return "", err
 		}
 	}
 	return out.Name(), nil

@@ -110,7 +110,7 @@ func (p *planner) readJournal(ctx context.Context) error {
 		for i := 0; err == nil && i < len(there); i++ {
 			if there[i].Rev == "" {
 				p.lost = append(p.lost, some[i])
-				err = p.apply(event{vote: some[i]})
+				err = p.apply(ctx, event{vote: some[i]})
 			}
 		}
 		some = some[:0]
@@ -144,28 +144,11 @@ func (p *planner) readBlocksAndMembers(context.Context) error {
 	})
 }
 
-// eachPage reads a table page by page.
-func (p *planner) eachPage(ctx context.Context, table string, visit func([]statedb.Document) error) error {
-	for page := (statedb.Range{Limit: p.db.Limits().MaxBatch}); ; {
-		var found statedb.Page
-		err := p.retry(ctx, "restore", func() (err error) {
-			found, err = p.db.Range(ctx, table, page)
-			return err
-		})
-		if err == nil {
-			err = visit(found.Documents)
-		}
-		if page.Bookmark = found.Bookmark; err != nil || page.Bookmark == "" {
-			return err
-		}
-	}
-}
-
 func (p *planner) readVoteTable(ctx context.Context) error {
 	for _, v := range p.lost {
 		p.link(v)
 	}
-	return p.eachPage(ctx, statedb.Votes, func(documents []statedb.Document) error {
+	return p.eachPage(ctx, restoreTask, statedb.Votes, func(documents []statedb.Document) error {
 		votes := make([]*ledger.Vote, len(documents))
 		inParallel(len(documents), func(i int) {
 			v, err := ledger.ParseVote(documents[i].Body)
@@ -333,6 +316,9 @@ func (p *planner) choose(context.Context) error {
 	for block, status := range p.decided {
 		keep[block] = p.stands(block) || status == consensus.Invalid
 	}
+	for block, status := range p.status {
+		keep[block] = keep[block] || status == consensus.Disputed
+	}
 	for more := true; more; {
 		more = false
 		for _, c := range p.chains {
@@ -352,6 +338,7 @@ func (p *planner) choose(context.Context) error {
 			p.plan.Blocks = append(p.plan.Blocks, block.String())
 		case p.stands(block):
 			p.plan.Valid++
+		case p.status[block] == consensus.Disputed:
 		case p.decided[block] != consensus.Invalid:
 			p.plan.Undecided++
 		}
@@ -391,7 +378,7 @@ func (p *planner) choose(context.Context) error {
 }
 
 func (p *planner) countBacklog(ctx context.Context) error {
-	return p.eachPage(ctx, statedb.Backlog, func(documents []statedb.Document) error {
+	return p.eachPage(ctx, restoreTask, statedb.Backlog, func(documents []statedb.Document) error {
 		p.plan.Backlog += len(documents)
 		return nil
 	})

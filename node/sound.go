@@ -47,7 +47,7 @@ func (n *Node) soundDocument(table string, d statedb.Document) ([]byte, error) {
 		switch {
 		case err != nil:
 			return nil, unsound("it is not a vote: %v", err)
-		case ledger.VoteID(v.BlockID, v.NodePubkey) != d.ID:
+		case !v.StandsAt(d.ID):
 			return nil, unsound("its id is not that of its block and voter")
 		case !v.Verify():
 			return nil, unsound("the signature is not its voter's")

@@ -25,6 +25,12 @@ func (n *Node) watchStale(ctx context.Context) error {
 		case <-tick.C:
 		}
 		stale := n.backlog.stale(n.delay)
+		if n.replicated.Load() {
+			if err := n.passOn(ctx, stale); err != nil {
+				return err
+			}
+			continue
+		}
 		for len(stale) > 0 {
 			part := stale[:min(len(stale), n.db.Limits().MaxBatch, backlogRead)]
 			stale = stale[len(part):]
@@ -79,4 +85,34 @@ func (n *Node) reassign(ctx context.Context, entries []*entry) error {
 		n.metrics.reassigned.Add(float64(len(writes)))
 	}
 	return err
+}
+
+// passOn gives entries to the next member as far as this node is concerned, and
+// writes nothing. Peers take no edits from each other, so to write would tell
+// nobody; they all go through the same order, each by its own clock.
+func (n *Node) passOn(ctx context.Context, entries []*entry) error {
+	for len(entries) > 0 {
+		part := entries[:min(len(entries), backlogRead)]
+		entries = entries[len(part):]
+		ids := make([]string, len(part))
+		for i, e := range part {
+			ids[i] = e.id
+		}
+		documents, err := n.fetch(ctx, statedb.Backlog, ids)
+		if err != nil {
+			return err
+		}
+		members := n.federation().Members
+		var gone []string
+		for _, d := range documents {
+			if d.Rev == "" {
+				gone = append(gone, d.ID)
+			} else if t, _, err := readBacklogDocument(d); err == nil {
+				n.backlog.passOn(d.ID, func(assignee string) string { return nextAssignee(members, t, assignee) })
+			}
+		}
+		n.backlog.forget(gone)
+		n.metrics.reassigned.Add(float64(len(documents) - len(gone)))
+	}
+	return nil
 }

@@ -73,3 +73,69 @@ func TestPostWhoseAnswerIsLost(t *testing.T) {
 	}
 	n.mustBecomeValid(t, tx)
 }
+
+// A post of what stands only in a block that another node made outlives that
+// block: whoever made it may never have had the transaction in the backlog.
+func TestPostOfWhatIsInAnUndecidedBlock(t *testing.T) {
+	n, peer, db := withPeer(t)
+	tx := newCreate(t, ledger.GenerateKeyPair(), 1)
+	b := n.peerBlock(t, peer, tx)
+	n.ownVote(t, b.ID)
+	n.mustPost(t, tx)
+	n.peerVote(t, peer, b, false)
+	eventually(t, "the block is invalid", func() bool {
+		status, _ := n.BlockStatus(t.Context(), b.ID)
+		return status == "invalid"
+	})
+	documents, err := db.Get(t.Context(), statedb.Backlog, []string{tx.ID})
+	if err != nil || documents[0].Rev == "" {
+		t.Errorf("an accepted transaction is neither in a live block nor in the backlog: %v", err)
+	}
+}
+
+// overtaken is a database in which something is put under an id just before a
+// node takes away what stood there.
+type overtaken struct {
+	statedb.DB
+	put atomic.Pointer[statedb.Write]
+}
+
+func (d *overtaken) overtake(ctx context.Context, table, id string) {
+	w := d.put.Load()
+	if table != statedb.Backlog || w == nil || w.ID != id {
+		return
+	}
+	d.put.Store(nil)
+	documents, err := d.DB.Get(ctx, table, []string{id})
+	if err == nil {
+		d.DB.Write(ctx, table, []statedb.Write{{ID: id, Rev: documents[0].Rev, Body: w.Body}})
+	}
+}
+
+func (d *overtaken) Write(ctx context.Context, table string, writes []statedb.Write) ([]statedb.Result, error) {
+	d.overtake(ctx, table, writes[0].ID)
+	return d.DB.Write(ctx, table, writes)
+}
+
+func (d *overtaken) Remove(ctx context.Context, table string, ids []string) error {
+	d.overtake(ctx, table, ids[0])
+	return d.DB.Remove(ctx, table, ids)
+}
+
+// Garbage is taken from the backlog only as it was read: another node may have
+// put the entry in its place, and told its client so.
+func TestGarbageThatBecameAnEntry(t *testing.T) {
+	folder := t.TempDir()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	between := &overtaken{DB: db}
+	n := startNode(t, folder, ledger.GenerateKeyPair(), sharing(between))
+	tx := newCreate(t, ledger.GenerateKeyPair(), 1)
+	between.put.Store(&statedb.Write{ID: tx.ID, Body: backlogDocument(tx, n.key.Public, 0)})
+	put(t, db, statedb.Backlog, tx.ID, []byte(`{"junk":true}`))
+	// Not by waiting for it: whoever asks in the moment between reads the refusal.
+	eventually(t, "the entry becomes valid", func() bool {
+		status, err := n.TransactionStatus(t.Context(), tx.ID)
+		return err == nil && status == "valid"
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -106,6 +107,33 @@ func (f *follower) retry(ctx context.Context, task string, do func() error) erro
 	}
 }
 
+// remove takes documents away for good, as many at a time as the database takes.
+func (f *follower) remove(ctx context.Context, task, table string, ids []string) error {
+	for part := range slices.Chunk(ids, f.db.Limits().MaxBatch) {
+		if err := f.retry(ctx, task, func() error { return f.db.Remove(ctx, table, part) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// eachPage reads a table page by page, by id.
+func (f *follower) eachPage(ctx context.Context, task, table string, visit func([]statedb.Document) error) error {
+	for page := (statedb.Range{Limit: f.db.Limits().MaxBatch}); ; {
+		var found statedb.Page
+		err := f.retry(ctx, task, func() (err error) {
+			found, err = f.db.Range(ctx, table, page)
+			return err
+		})
+		if err == nil {
+			err = visit(found.Documents)
+		}
+		if page.Bookmark = found.Bookmark; err != nil || page.Bookmark == "" {
+			return err
+		}
+	}
+}
+
 // setTrouble records that a task fails, or with nil that it works again. When
 // the database is away all tasks fail; that is told once.
 func (f *follower) setTrouble(task string, err error) {
@@ -203,8 +231,8 @@ func (n *Node) Ready() error {
 		return fmt.Errorf("%w: its %s tries again what failed", ErrNotReady, task)
 	}
 	n.trouble.mu.Unlock()
-	if !n.isCaughtUp() {
-		return fmt.Errorf("%w: it is catching up with the ledger", ErrNotReady)
+	if up, behind := n.CatchingUp(); behind {
+		return fmt.Errorf("%w: it is catching up with the ledger: %v", ErrNotReady, up)
 	}
 	return nil
 }

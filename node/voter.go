@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ const (
 	reasonUnsound   = "UNSOUND_TRANSACTION"
 	reasonDuplicate = "DUPLICATE_TRANSACTION"
 	reasonUndecided = "UNDECIDED_INPUT"
+	reasonPast      = "PAST_FEDERATION"
 )
 
 // Bounds on blocks that wait for an input to be decided before they are voted on.
@@ -27,6 +29,11 @@ const (
 	maxWaitingBlocks = 64
 	maxVoteWait      = time.Minute
 )
+
+// maxPast is how long after a change of the federation its former members' blocks
+// are still voted for: those under way then. Later ones would let who was removed
+// go on making blocks by dating them back.
+const maxPast = 10 * time.Minute
 
 // voter votes on blocks. But for write it runs in the ledger loop.
 type voter struct {
@@ -61,7 +68,7 @@ func (v *voter) restore() (err error) {
 		if err != nil {
 			return err
 		}
-		if status == consensus.Valid || status == consensus.Invalid {
+		if status != consensus.Unknown && status != consensus.Undecided {
 			if err := v.n.journal.Release(block); err != nil {
 				return err
 			}
@@ -89,8 +96,7 @@ func (v *voter) saw(vote *ledger.Vote) error {
 	}
 	if own != nil {
 		if own.Valid != vote.Valid {
-			n.fault("the database holds a vote of this node that its journal contradicts; is the key used by another node?",
-				ledger.VoteID(vote.BlockID, vote.NodePubkey), nil)
+			return n.faultOfVotes(faultOwnVote, "the database holds a vote of this node that its journal contradicts; is the key used by another node?", own, vote)
 		}
 		return nil
 	}
@@ -177,21 +183,22 @@ func (n *Node) readBlock(ctx context.Context, id string) (*ledger.Block, error) 
 	if err != nil || documents[0].Rev == "" {
 		return nil, err
 	}
-	b, err := ledger.ParseBlock(documents[0].Body)
-	if err == nil && b.ID == id {
-		err = b.Verify()
-	}
-	if err != nil || b.ID != id {
-		n.fault("a block was changed in the database", id, err)
-		return nil, nil
+	b, err := soundBlock(documents[0])
+	if err != nil {
+		return nil, n.settleRevisions(statedb.Bigchain, documents[0], isBlock(id))
 	}
 	return b, nil
 }
 
-// lockIfVoted renews the locks of a valid vote on an undecided block.
+// lockIfVoted renews the locks of a valid vote on an undecided block. One whose
+// votes were there before it is decided as it arrives, and nobody would release
+// its locks any more.
 func (v *voter) lockIfVoted(b *ledger.Block) error {
 	own, err := v.n.journal.Vote(b.ID)
 	if err != nil || own == nil || !own.Valid {
+		return err
+	}
+	if status, err := v.n.state.BlockStatus(b.ID); err != nil || status != consensus.Undecided {
 		return err
 	}
 	return v.n.journal.Lock(b.ID, journal.LocksOf(b))
@@ -212,6 +219,9 @@ func (v *voter) decideVote(b *ledger.Block, epoch chainstate.Epoch, why error) e
 		return nil
 	}
 	if own, err := n.journal.Vote(b.ID); err != nil || own != nil {
+		if err == nil {
+			v.resend(b.ID) // a block that a database set back had lost, and with it the vote
+		}
 		return err
 	}
 	switch {
@@ -222,6 +232,9 @@ func (v *voter) decideVote(b *ledger.Block, epoch chainstate.Epoch, why error) e
 	}
 	if status, err := n.state.BlockStatus(b.ID); err != nil || status != consensus.Undecided {
 		return err
+	}
+	if v.isPast(epoch) {
+		return v.vote(b, false, reasonPast)
 	}
 	reason, on, err := v.evaluate(b)
 	switch {
@@ -242,6 +255,13 @@ func (v *voter) decideVote(b *ledger.Block, epoch chainstate.Epoch, why error) e
 	}
 	w.on = on
 	return nil
+}
+
+// isPast reports whether an epoch ended too long ago for its blocks to be honest.
+func (v *voter) isPast(epoch chainstate.Epoch) bool {
+	epochs := v.n.state.Epochs()
+	next := slices.IndexFunc(epochs, func(e chainstate.Epoch) bool { return e.Number == epoch.Number+1 })
+	return next >= 0 && v.n.clock().Unix() > epochs[next].From+int64(maxPast/time.Second)
 }
 
 // circular reports whether blocks wait, one for another, for the block id.
@@ -338,8 +358,8 @@ func (v *voter) undecidedInputs(block string, t *ledger.Transaction) ([]string, 
 	return on, nil
 }
 
-// viewFor is the ledger as a vote on a block sees it. What valid blocks and
-// the block itself spend counts, and what this node is bound to by its votes on
+// viewFor is the ledger as a vote on a block sees it. What valid and disputed
+// blocks and the block itself spend counts, and what this node is bound to by its votes on
 // other undecided blocks. Undecided blocks that it did not vote valid do not:
 // else a liar's block could hold up an honest one.
 func (v *voter) viewFor(state *chainstate.View, block string) consensus.View {
@@ -356,7 +376,7 @@ func (v *voter) viewFor(state *chainstate.View, block string) consensus.View {
 				if err != nil {
 					return output, err
 				}
-				if status != consensus.Valid {
+				if status != consensus.Valid && status != consensus.Disputed {
 					continue
 				}
 			}
@@ -394,8 +414,8 @@ func (v *voter) vote(b *ledger.Block, valid bool, reason string) error {
 
 // reconsider looks at the waiting blocks again after a decision.
 func (v *voter) reconsider() error {
-	for id, w := range v.waiting {
-		changed := false
+	for _, id := range slices.Sorted(maps.Keys(v.waiting)) {
+		w, changed := v.waiting[id], false
 		for _, block := range w.on {
 			status, err := v.n.state.BlockStatus(block)
 			if err != nil {
@@ -419,8 +439,8 @@ func (v *voter) reconsider() error {
 
 // expire votes against blocks that have waited too long for an input.
 func (v *voter) expire() error {
-	for _, w := range v.waiting {
-		if time.Now().After(w.deadline) {
+	for _, id := range slices.Sorted(maps.Keys(v.waiting)) {
+		if w := v.waiting[id]; time.Now().After(w.deadline) {
 			if err := v.vote(w.block, false, reasonUndecided); err != nil {
 				return err
 			}

@@ -394,3 +394,67 @@ func TestDecidedWhileBeingWritten(t *testing.T) {
 		t.Errorf("blocks with it: got %v, %v, want one", refs, err)
 	}
 }
+
+// A block whose votes come before it, as feeds may bring them after a restart, is
+// decided as it arrives. It leaves no locks, which nobody would release.
+func TestNoLocksOfABlockDecidedAsItArrives(t *testing.T) {
+	n, peer, db := withPeer(t)
+	b := n.peerBlock(t, peer, newCreate(t, ledger.GenerateKeyPair(), 1))
+	own := n.ownVote(t, b.ID)
+	n.peerVote(t, peer, b, false)
+	eventually(t, "the block is invalid", func() bool {
+		status, _ := n.BlockStatus(t.Context(), b.ID)
+		return status == "invalid"
+	})
+	if err := n.stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.RemoveAll(filepath.Join(n.folder, "state", chainstateFolder)); err != nil {
+		t.Fatal(err)
+	}
+	again := openNode(t, n.folder, n.key, sharing(db), among(peer))
+	for _, v := range []*ledger.Vote{own, ledger.NewVote(peer, b.ID, again.genesis.ID, false, "TEST", 1)} {
+		if err := again.applyVote(t.Context(), v); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := again.applyBlock(t.Context(), b, nil); err != nil {
+		t.Fatal(err)
+	}
+	if held := again.journal.Held(); len(held) > 0 {
+		t.Errorf("got locks of %v, want none", held)
+	}
+}
+
+// A maker whose blocks are voted invalid, one after another, makes fewer and fewer.
+func TestMakerRestsAfterFailedBlocks(t *testing.T) {
+	n, peer, db := withPeer(t)
+	alice := ledger.GenerateKeyPair()
+	tx := newCreate(t, alice, 1)
+	for i := 2; assigneeOf(n.members, tx) != n.key.Public; i++ {
+		tx = newCreate(t, alice, i)
+	}
+	n.mustPost(t, tx)
+	seen := map[string]bool{n.genesis.ID: true}
+	begun := time.Now()
+	for len(seen) < 5 {
+		page, err := db.Range(t.Context(), statedb.Bigchain, statedb.Range{Limit: 100})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range page.Documents {
+			if ledger.IsID(d.ID) && !seen[d.ID] {
+				seen[d.ID] = true
+				b, err := ledger.ParseBlock(d.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				n.peerVote(t, peer, b, false)
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if took := time.Since(begun); took < (1+2+4)*firstRetry {
+		t.Errorf("four blocks were made within %v", took)
+	}
+}

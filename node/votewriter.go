@@ -84,16 +84,23 @@ func (v *voter) send(ctx context.Context, batch []*ledger.Vote) error {
 
 // reclaim resolves a conflict at this node's own vote id. A vote of its own
 // there is left alone, whatever it says: a second one would be a lie to
-// somebody. Anything else has no business there and is overwritten.
+// somebody. Anything else has no business there and is overwritten. Where peers copy
+// this database they take no edits, and have that garbage too, so a copy goes to
+// where nobody could put any before.
 func (v *voter) reclaim(ctx context.Context, vote *ledger.Vote) error {
 	id := ledger.VoteID(vote.BlockID, vote.NodePubkey)
 	documents, err := v.n.db.Get(ctx, statedb.Votes, []string{id})
 	if err != nil {
 		return err
 	}
-	there, err := ledger.ParseVote(documents[0].Body)
-	if err == nil && there.NodePubkey == vote.NodePubkey && there.BlockID == vote.BlockID && there.Verify() {
-		return nil
+	for _, body := range documents[0].Revisions() {
+		if _, err := readVote(id, body); err == nil {
+			return nil
+		}
+	}
+	copies := []statedb.Write{{ID: vote.ProofID(), Body: vote.Bytes()}}
+	if err := putProofs(ctx, v.n.db, copies); err != nil {
+		return err
 	}
 	results, err := v.n.db.Write(ctx, statedb.Votes, []statedb.Write{{ID: id, Rev: documents[0].Rev, Body: vote.Bytes()}})
 	if err != nil {

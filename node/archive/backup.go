@@ -11,7 +11,6 @@ import (
 	"sync"
 
 	"github.com/couchledger/couchledger/canonical"
-	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/node/verify"
 	"github.com/couchledger/couchledger/statedb"
@@ -24,8 +23,6 @@ type BackupOptions struct {
 	Since *Chain
 	// Backlog has what waits for a decision in the file, too.
 	Backlog bool
-	// Rules are those that the ledger's nodes vote by; nil for the documents'.
-	Rules consensus.Rules
 	// Scratch is the folder in which what is kept on disk meanwhile has a
 	// temporary one; "" for that of the system. It takes about as much as the
 	// votes, and 200 bytes for each transaction of a federation of several.
@@ -40,11 +37,6 @@ type BackupOptions struct {
 // Backup writes a file with the ledger of a source that may be written to
 // meanwhile.
 func Backup(ctx context.Context, source verify.Source, out io.Writer, o BackupOptions) (summary Summary, err error) {
-	if o.Rules == nil {
-		if o.Rules, err = consensus.Lookup(""); err != nil {
-			return summary, err
-		}
-	}
 	folder, err := os.MkdirTemp(o.Scratch, "couchledger-backup-")
 	if err != nil {
 		return summary, err
@@ -57,7 +49,7 @@ func Backup(ctx context.Context, source verify.Source, out io.Writer, o BackupOp
 	defer func() { err = errors.Join(err, facts.close()) }()
 	told := map[string]bool{}
 	c := &cut{
-		pages: verify.PagesOf(source), facts: facts, rules: o.Rules, backlog: o.Backlog,
+		pages: verify.PagesOf(source), facts: facts, backlog: o.Backlog,
 		progress: verify.NewMeter(o.Progress, stepWriteVotes),
 		left: func(table, id string, why error) {
 			if name := table + "/" + id; o.Left != nil && !told[name] {

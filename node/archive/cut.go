@@ -23,13 +23,13 @@ var ErrNoLedger = errors.New("there is no ledger to back up: the database has no
 type cut struct {
 	pages    verify.Pages
 	facts    *facts
-	rules    consensus.Rules
 	backlog  bool
 	progress *verify.Meter
 	left     func(table, id string, why error) // is told of what is not the ledger's
 
-	genesis string // the first block's id
-	members int    // at most, of what the federation has been
+	genesis string          // the first block's id
+	rules   consensus.Rules // those that it names
+	members int             // at most, of what the federation has been
 
 	// Of the votes that only the second reading found.
 	late      map[string]*ledger.Vote   // by id
@@ -123,7 +123,9 @@ func (c *cut) readVotes(ctx context.Context, found func(*ledger.Vote)) error {
 				if err := c.facts.set(key(votePrefix, d.ID), votes[i].Bytes()); err != nil {
 					return err
 				}
-				found(votes[i])
+				if !ledger.IsProofID(d.ID) {
+					found(votes[i])
+				}
 			}
 		}
 		c.progress.Add(len(documents), lastID(documents))
@@ -165,6 +167,9 @@ func (c *cut) readHistory(ctx context.Context) error {
 						return err
 					}
 					c.genesis = b.ID
+					if c.rules, err = consensus.Of(b); err != nil {
+						return err
+					}
 				}
 				if err := c.facts.set(key(historyPrefix, d.ID), body); err != nil {
 					return err
@@ -437,15 +442,17 @@ func (c *cut) met(ctx context.Context, v *ledger.Vote) (bool, error) {
 // status is what the votes in the cut make of a block, whose voters are taken to
 // be the federation's: verify judges that.
 func (c *cut) status(ctx context.Context, block string) (consensus.Status, error) {
-	valid, invalid, voters := 0, 0, 0
+	voters, said := 0, map[string]map[bool]bool{}
 	err := c.facts.under(ctx, key(votePrefix, block+":"), func(_ string, body []byte) error {
 		v, err := ledger.ParseVote(body)
-		if err == nil && v.Valid {
-			valid++
-		} else {
-			invalid++
+		if err != nil {
+			return err
 		}
-		return err
+		if said[v.NodePubkey] == nil {
+			said[v.NodePubkey] = map[bool]bool{}
+		}
+		said[v.NodePubkey][v.Valid] = true
+		return nil
 	})
 	if err != nil {
 		return 0, err
@@ -454,5 +461,17 @@ func (c *cut) status(ctx context.Context, block string) (consensus.Status, error
 	if err == nil && value != nil {
 		voters, err = strconv.Atoi(string(value))
 	}
-	return c.rules.Tally(voters, valid, invalid), err
+	votes := consensus.Votes{Voters: voters}
+	for _, verdicts := range said {
+		if verdicts[true] {
+			votes.Valid++
+		}
+		if verdicts[false] {
+			votes.Invalid++
+		}
+		if len(verdicts) == 2 {
+			votes.Both++
+		}
+	}
+	return consensus.Decide(c.rules, votes), err
 }

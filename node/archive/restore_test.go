@@ -149,7 +149,7 @@ func TestRestoreInterrupted(t *testing.T) {
 				t.Errorf("%s: the claim on the first block is there, and not all the rest", what)
 			}
 			if at > 1 || after {
-				if _, err := node.Init(t.Context(), db, w.members[0], nil); !errors.Is(err, node.ErrRestoring) {
+				if _, err := node.Init(t.Context(), db, w.members[0], nil, nil); !errors.Is(err, node.ErrRestoring) {
 					t.Errorf("%s: init: got %v", what, err)
 				}
 				if _, err := node.Open(t.Context(), node.Options{DB: db, StatePath: t.TempDir(), Key: w.members[0]}); !errors.Is(err, node.ErrRestoring) {
@@ -250,7 +250,7 @@ func TestRestoreForeignState(t *testing.T) {
 	c := mustOpenChain(t, path)
 	state, db := t.TempDir(), newTarget(t)
 	key := ledger.GenerateKeyPair()
-	if _, err := node.Init(t.Context(), db, key, nil); err != nil {
+	if _, err := node.Init(t.Context(), db, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

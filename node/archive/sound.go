@@ -30,7 +30,7 @@ func soundVote(d statedb.Document) (*ledger.Vote, error) {
 	switch {
 	case err != nil:
 		return nil, err
-	case ledger.VoteID(v.BlockID, v.NodePubkey) != d.ID:
+	case !v.StandsAt(d.ID):
 		return nil, errOtherID
 	case !v.Verify():
 		return nil, errSignature

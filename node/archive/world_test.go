@@ -63,7 +63,7 @@ func newWorld(t testing.TB, seed uint64, members int) *world {
 		w.members = append(w.members, w.key())
 		w.last, w.bound = append(w.last, ""), append(w.bound, map[string]bool{})
 	}
-	first, err := ledger.NewGenesis(w.members[0])
+	first, err := ledger.NewGenesis(w.members[0], "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,11 +28,13 @@ import (
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
-// steps bring a folder of an earlier format to that of the records, 2. It holds
-// nothing that cannot be derived, so each empties it. Format 1 lacked metaEarly.
+// steps bring a folder of an earlier format to that of the records, 3. It holds
+// nothing that cannot be derived, so each empties it. Format 1 lacked metaEarly,
+// format 2 kept a vote's verdict alone, and not which blocks are unsound.
 var steps = []kv.Step{
 	{Name: "derive the chainstate anew", Do: empty},
 	{Name: "derive the chainstate anew, with early spends", Do: empty},
+	{Name: "derive the chainstate anew, with votes that prove something", Do: empty},
 }
 
 func empty(_ *kv.Store, b *pebble.Batch) error { return b.DeleteRange([]byte{0}, []byte{0xff}, nil) }
@@ -45,6 +47,8 @@ const (
 	metaDecisions = "decisions"
 	metaEpochs    = "epochs"
 	metaEarly     = "early"  // there if an output was ever spent while it was not there
+	metaLiars     = "liars"  // there if a member ever voted both ways on a block
+	metaRivals    = "rivals" // there if two live blocks ever held what contradicts
 	metaToken     = "token/" // followed by the table's name
 )
 
@@ -60,10 +64,13 @@ type State struct {
 
 	mu      sync.RWMutex
 	current *generation
+	liars   bool // whether a member ever voted both ways on a block
+	rivals  bool // whether there are records under rivalPrefix
 	genesis string
 	epochs  []Epoch
 	// statuses caches what blockStatus answers.
 	statuses map[id]consensus.Status
+	disputes int // decided blocks that became disputed since Open
 
 	tidier   *tidier
 	short    shortlists
@@ -126,11 +133,13 @@ func (s *State) load() (err error) {
 			*n = binary.BigEndian.Uint64([]byte(text))
 		}
 	}
-	early, err := s.get(metaKey(metaEarly))
-	if err != nil {
-		return err
+	for name, there := range map[string]*bool{metaEarly: &s.early, metaLiars: &s.liars, metaRivals: &s.rivals} {
+		value, err := s.get(metaKey(name))
+		if err != nil {
+			return err
+		}
+		*there = value != nil
 	}
-	s.early = early != nil
 	epochs, err := s.meta(metaEpochs)
 	if err != nil || epochs == "" {
 		return err
@@ -209,11 +218,11 @@ const maxStatuses = 50_000
 
 // blockStatus returns a block's status, Unknown when it has not arrived. Every
 // look at an output or a transaction asks for one, so they are cached: all
-// that are committed, and of those read only decided ones, as these change no
-// more.
+// that are committed, and of those read only decided ones, as these seldom change.
 func (s *State) blockStatus(block id) (consensus.Status, error) {
 	s.mu.RLock()
 	status, ok := s.statuses[block]
+	disputes := s.disputes
 	s.mu.RUnlock()
 	if ok {
 		return status, nil
@@ -224,7 +233,9 @@ func (s *State) blockStatus(block id) (consensus.Status, error) {
 	}
 	if status = consensus.Status(value[0]); status != consensus.Undecided {
 		s.mu.Lock()
-		s.cacheStatus(block, status)
+		if s.disputes == disputes { // else it may be out of date
+			s.cacheStatus(block, status)
+		}
 		s.mu.Unlock()
 	}
 	return status, nil
@@ -267,8 +278,9 @@ func txStatus(r source, tx id) (consensus.Status, id, error) {
 		switch {
 		case status == consensus.Valid:
 			return consensus.Valid, block, nil
-		case status == consensus.Undecided && best == consensus.Unknown:
-			best, in = consensus.Undecided, block
+		case status == consensus.Undecided && best != consensus.Undecided,
+			status == consensus.Disputed && best == consensus.Unknown:
+			best, in = status, block
 		}
 	}
 	return best, in, nil

@@ -140,7 +140,7 @@ func TestDiscard(t *testing.T) {
 
 // TestEarlierFormat: a folder of an earlier version is made anew, and stays so.
 func TestEarlierFormat(t *testing.T) {
-	for format, want := range map[string]int{"0": 2, "1": 1} {
+	for format, want := range map[string]int{"0": 3, "1": 2, "2": 1} {
 		fs := vfs.NewCrashableMem()
 		s := openState(t, fs)
 		u := s.Begin()
@@ -176,10 +176,10 @@ func TestEarlierFormat(t *testing.T) {
 func TestNewerFormat(t *testing.T) {
 	fs := vfs.NewMem()
 	s := openState(t, fs)
-	check(t, s.current.Set(metaKey(metaFormat), []byte("3"), pebble.Sync), s.Close())
+	check(t, s.current.Set(metaKey(metaFormat), []byte("4"), pebble.Sync), s.Close())
 	for range 2 {
 		_, err := Open("chainstate", fs)
-		if !errors.Is(err, kv.ErrNewer) || !strings.Contains(err.Error(), "(format 3, this program knows 2)") || strings.Contains(err.Error(), "reindex") {
+		if !errors.Is(err, kv.ErrNewer) || !strings.Contains(err.Error(), "(format 4, this program knows 3)") || strings.Contains(err.Error(), "reindex") {
 			t.Errorf("got %v, want that it is refused", err)
 		}
 	}

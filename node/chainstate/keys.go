@@ -15,7 +15,8 @@ const (
 	metaPrefix     = 'm' // name → value
 	blockPrefix    = 'b' // block → blockRecord
 	statusPrefix   = 's' // block → one byte, a consensus.Status
-	votePrefix     = 'w' // block, voter → one byte, a verdict
+	votePrefix     = 'w' // block, voter → voteRecord
+	rivalPrefix    = 'r' // block, block → nothing; they held what contradicts while both were live
 	txPrefix       = 't' // transaction in a live block → txRecord
 	blocksOfPrefix = 'l' // transaction → ids of all blocks that hold it
 	outputPrefix   = 'o' // transaction, index → outputRecord, while in a live block
@@ -29,7 +30,7 @@ const (
 	statementPrefix = 'f' // number, signer → a statement about the federation
 )
 
-// A live block is one that is valid or undecided.
+// A live block is one that is valid, undecided or disputed.
 
 const idSize = 32
 
@@ -145,6 +146,17 @@ func (r *reader) uint() uint64 {
 	return n
 }
 
+func (r *reader) int() int64 {
+	n, size := binary.Varint(r.rest)
+	if size <= 0 {
+		r.bad = true
+		r.rest = nil
+		return 0
+	}
+	r.rest = r.rest[size:]
+	return n
+}
+
 func (r *reader) err() error {
 	if r.bad {
 		return errCorrupt
@@ -234,6 +246,7 @@ type blockRecord struct {
 	arrival      uint64
 	epoch        int
 	timestamp    int64
+	unsound      bool // invalid whatever the votes
 	maker        string
 	transactions []blockEntry
 }
@@ -253,7 +266,11 @@ func (b blockRecord) append(dst []byte) []byte {
 	dst = binary.AppendUvarint(dst, b.arrival)
 	dst = binary.AppendUvarint(dst, uint64(b.epoch))
 	dst = binary.AppendUvarint(dst, uint64(b.timestamp))
-	dst = appendText(dst, b.maker)
+	unsound := byte(0)
+	if b.unsound {
+		unsound = 1
+	}
+	dst = appendText(append(dst, unsound), b.maker)
 	for _, e := range b.transactions {
 		dst = append(dst, e.operation)
 		dst = append(dst, e.tx[:]...)
@@ -266,7 +283,7 @@ func (b blockRecord) append(dst []byte) []byte {
 
 func readBlockRecord(b []byte) (blockRecord, error) {
 	r := reader{rest: b}
-	rec := blockRecord{arrival: r.uint(), epoch: int(r.uint()), timestamp: int64(r.uint()), maker: r.text()}
+	rec := blockRecord{arrival: r.uint(), epoch: int(r.uint()), timestamp: int64(r.uint()), unsound: r.byte() == 1, maker: r.text()}
 	for len(r.rest) > 0 && !r.bad {
 		e := blockEntry{operation: r.byte(), tx: r.id()}
 		e.asset = e.tx

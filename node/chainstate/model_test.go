@@ -74,16 +74,18 @@ type model struct {
 	decisions uint64
 	pending   []Decision
 	assets    map[string][]AssetEntry
-	votes     map[string]map[string]bool // block → voter → verdict
+	votes     map[string]map[string][]*ledger.Vote // block → voter → votes that differ, in order
+	liars     bool
 }
 
 type modelBlock struct {
 	*ledger.Block
-	status consensus.Status
+	status  consensus.Status
+	unsound bool // on arrival
 }
 
 func (b *modelBlock) live() bool {
-	return b.status == consensus.Undecided || b.status == consensus.Valid
+	return b.status == consensus.Undecided || b.status == consensus.Valid || b.status == consensus.Disputed
 }
 
 func (b *modelBlock) holds(tx string) bool {
@@ -93,7 +95,7 @@ func (b *modelBlock) holds(tx string) bool {
 func newModel() *model {
 	return &model{
 		places: map[string]position{}, byID: map[string]*ledger.Transaction{},
-		assets: map[string][]AssetEntry{}, votes: map[string]map[string]bool{},
+		assets: map[string][]AssetEntry{}, votes: map[string]map[string][]*ledger.Vote{},
 	}
 }
 
@@ -110,12 +112,9 @@ func (m *model) add(b *ledger.Block, status consensus.Status) bool {
 	if m.block(b.ID) != nil {
 		return false
 	}
-	m.blocks = append(m.blocks, &modelBlock{Block: b, status: status})
-	for i, t := range b.Transactions {
-		if _, there := m.places[t.ID]; !there && status != consensus.Invalid {
-			m.places[t.ID] = position{arrival: uint64(len(m.blocks)), place: uint16(i)}
-			m.byID[t.ID] = t
-		}
+	m.blocks = append(m.blocks, &modelBlock{Block: b, status: status, unsound: status == consensus.Invalid})
+	if status != consensus.Invalid {
+		m.place(b, len(m.blocks))
 	}
 	if status == consensus.Valid {
 		m.settle(b)
@@ -123,10 +122,31 @@ func (m *model) add(b *ledger.Block, status consensus.Status) bool {
 	return true
 }
 
+// place gives a live block's transactions a place, unless they have one.
+func (m *model) place(b *ledger.Block, arrival int) {
+	for i, t := range b.Transactions {
+		if _, there := m.places[t.ID]; !there {
+			m.places[t.ID] = position{arrival: uint64(arrival), place: uint16(i)}
+			m.byID[t.ID] = t
+		}
+	}
+}
+
 func (m *model) decide(b *modelBlock, status consensus.Status) {
 	b.status = status
 	if status == consensus.Valid {
 		m.settle(b.Block)
+		return
+	}
+	if status == consensus.Disputed {
+		m.place(b.Block, 1+slices.Index(m.blocks, b))
+		for i := range m.pending { // what was to be done for a valid block
+			if m.pending[i].BlockID == b.ID {
+				m.pending[i].Status = status
+			}
+		}
+		m.decisions++
+		m.pending = append(m.pending, decisionOn(b.Block, m.decisions, status))
 		return
 	}
 	m.decisions++
@@ -139,16 +159,40 @@ func (m *model) decide(b *modelBlock, status consensus.Status) {
 
 func (m *model) settle(b *ledger.Block) {
 	m.decisions++
-	d := Decision{Number: m.decisions, BlockID: b.ID, Maker: b.NodePubkey, Status: consensus.Valid}
 	for _, t := range b.Transactions {
-		d.Transactions = append(d.Transactions, Listed{TxID: t.ID, Asset: t.Asset, Operation: t.Operation})
 		m.assets[t.Asset] = append(m.assets[t.Asset], AssetEntry{TxID: t.ID, BlockID: b.ID})
 	}
-	m.pending = append(m.pending, d)
+	m.pending = append(m.pending, decisionOn(b, m.decisions, consensus.Valid))
+}
+
+func decisionOn(b *ledger.Block, number uint64, status consensus.Status) Decision {
+	d := Decision{Number: number, BlockID: b.ID, Maker: b.NodePubkey, Status: status}
+	for _, t := range b.Transactions {
+		d.Transactions = append(d.Transactions, Listed{TxID: t.ID, Asset: t.Asset, Operation: t.Operation})
+	}
+	return d
+}
+
+// overtaken reports whether a disputed transaction can never become valid.
+func (m *model) overtaken(tx string, depth int) bool {
+	if depth > len(m.byID) {
+		return false // around a circle of transactions, which these tests make
+	}
+	for _, ref := range m.byID[tx].Spends() {
+		for _, s := range m.spends(ref) {
+			if s.TxID != tx && m.block(s.BlockID).status == consensus.Valid {
+				return true
+			}
+		}
+		if status, _ := m.transaction(ref.TxID); status == consensus.Disputed && m.overtaken(ref.TxID, depth+1) {
+			return true
+		}
+	}
+	return false
 }
 
 func (m *model) transaction(tx string) (consensus.Status, string) {
-	for _, status := range []consensus.Status{consensus.Valid, consensus.Undecided} {
+	for _, status := range []consensus.Status{consensus.Valid, consensus.Undecided, consensus.Disputed} {
 		for _, b := range m.blocks {
 			if b.status == status && b.holds(tx) {
 				return status, b.ID

@@ -1,6 +1,7 @@
 package chainstate
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -99,25 +100,51 @@ func (m *machine) decide(u *Update, b *modelBlock, status consensus.Status) {
 func (m *machine) vote(u *Update) {
 	block := newID("block", rapid.IntRange(1, m.made+1).Draw(m.t, "voted on"))
 	voter := rapid.SampledFrom([]string{alice.Public, bob.Public, newKey(9).Public}).Draw(m.t, "voter")
-	verdict := rapid.Bool().Draw(m.t, "verdict")
-	contradicts, err := u.AddVote(&ledger.Vote{NodePubkey: voter, BlockID: block, Valid: verdict})
+	vote := &ledger.Vote{
+		NodePubkey: voter, BlockID: block, Valid: rapid.Bool().Draw(m.t, "verdict"), PreviousBlock: newID("block", 0),
+		Timestamp: rapid.Int64().Draw(m.t, "timestamp"), InvalidReason: rapid.String().Draw(m.t, "reason"), Signature: "signature",
+	}
+	contradicted, err := u.AddVote(vote)
 	m.must(err)
-	known, there := m.model.votes[block][voter]
-	if want := there && known != verdict; contradicts != want {
-		m.t.Fatalf("AddVote: contradicts is %v, want %v", contradicts, want)
+	if m.model.votes[block] == nil {
+		m.model.votes[block] = map[string][]*ledger.Vote{}
 	}
-	if !there {
-		if m.model.votes[block] == nil {
-			m.model.votes[block] = map[string]bool{}
+	known := m.model.votes[block][voter]
+	switch {
+	case len(known) == 1 && known[0].Valid != vote.Valid:
+		if contradicted == nil || *contradicted != *known[0] {
+			m.t.Fatalf("AddVote: got the contradicted vote %+v, want %+v", contradicted, known[0])
 		}
-		m.model.votes[block][voter] = verdict
+		m.model.liars = true
+		fallthrough
+	case len(known) == 0:
+		m.model.votes[block][voter] = append(known, vote)
+		fallthrough
+	default:
+		if contradicted != nil && len(known) != 1 {
+			m.t.Fatalf("AddVote: got the contradicted vote %+v, want none", contradicted)
+		}
 	}
+}
+
+// dispute makes a block that votes have decided, or have not, a disputed one.
+func (m *machine) dispute(u *Update) {
+	b := rapid.SampledFrom(m.model.blocks).Draw(m.t, "disputed")
+	switch {
+	case b.unsound || b.status == consensus.Disputed:
+		return
+	case b.status == consensus.Invalid:
+		m.must(u.Restore(b.Block))
+	}
+	m.decide(u, b, consensus.Disputed)
 }
 
 // step does one thing within an update.
 func (m *machine) step(u *Update) {
 	undecided := m.model.undecided()
-	switch n := rapid.IntRange(0, 9).Draw(m.t, "step"); {
+	switch n := rapid.IntRange(0, 10).Draw(m.t, "step"); {
+	case n == 10 && len(m.model.blocks) > 0:
+		m.dispute(u)
 	case n < 3 || len(undecided) == 0:
 		m.addBlock(u, rapid.SampledFrom([]consensus.Status{
 			consensus.Undecided, consensus.Undecided, consensus.Undecided, consensus.Invalid, consensus.Valid,
@@ -198,14 +225,23 @@ func (m *machine) compareTransaction(id string, check checkFunc) {
 			want = consensus.Output{Status: wantStatus, Asset: t.Asset, ConditionURI: o.ConditionURI, PublicKeys: o.PublicKeys, Amount: o.Amount}
 			wantSpends = m.model.spends(ref)
 		}
+		if wantStatus == consensus.Disputed && m.model.overtaken(id, 0) {
+			want, wantSpends = consensus.Output{}, nil
+		}
 		got, spends, err := m.state.Output(ref)
 		check(fmt.Sprintf("Output %d", index), got, want, err)
 		check(fmt.Sprintf("owners of output %d are null", index), got.PublicKeys == nil, want.PublicKeys == nil, nil)
+		for _, list := range [][]Spend{spends, wantSpends} { // a restored block's come last
+			slices.SortFunc(list, func(a, b Spend) int { return cmp.Or(cmp.Compare(a.BlockID, b.BlockID), cmp.Compare(a.TxID, b.TxID)) })
+		}
 		check(fmt.Sprintf("spends of output %d", index), spends, wantSpends, nil)
 	}
 	for _, operation := range []ledger.Operation{"", ledger.Create, ledger.Transfer} {
 		var want []AssetEntry
 		for _, e := range m.model.assets[id] {
+			if m.model.block(e.BlockID).status != consensus.Valid {
+				continue
+			}
 			if operation == "" || m.model.byID[e.TxID].Operation == operation {
 				want = append(want, e)
 			}
@@ -233,8 +269,9 @@ func (m *machine) comparePending(check checkFunc) {
 
 func (m *machine) compareCounts(check checkFunc) {
 	type count struct {
-		voters, valid, invalid int
-		open                   bool
+		votes  consensus.Votes
+		status consensus.Status
+		open   bool
 	}
 	u := m.state.Begin()
 	defer u.Discard()
@@ -242,15 +279,26 @@ func (m *machine) compareCounts(check checkFunc) {
 		var got, want count
 		var err error
 		id := newID("block", n)
-		got.voters, got.valid, got.invalid, got.open, err = u.Count(id)
-		if b := m.model.block(id); b != nil && b.status == consensus.Undecided {
-			want = count{voters: len(members), open: true}
-			for _, member := range members {
-				if verdict, voted := m.model.votes[id][member]; verdict {
-					want.valid++
-				} else if voted {
-					want.invalid++
+		got.votes, got.status, got.open, err = u.Count(id)
+		if b := m.model.block(id); b != nil {
+			want.status = b.status
+			undecided := b.status == consensus.Undecided
+			if undecided || m.model.liars && !b.unsound && b.status != consensus.Disputed {
+				want.votes.Voters = len(members)
+				for _, member := range members {
+					said := m.model.votes[id][member]
+					for _, v := range said {
+						if v.Valid {
+							want.votes.Valid++
+						} else {
+							want.votes.Invalid++
+						}
+					}
+					if len(said) == 2 {
+						want.votes.Both++
+					}
 				}
+				want.open = undecided || want.votes.Both > 0
 			}
 		}
 		check("Count", got, want, err)

@@ -72,7 +72,7 @@ type BlockRef struct {
 	Status consensus.Status
 }
 
-// Spend is a transaction that spends an output, in a valid or undecided block.
+// Spend is a transaction that spends an output, in a live block.
 type Spend struct {
 	BlockID string
 	TxID    string
@@ -85,7 +85,7 @@ type Listed struct {
 	Operation ledger.Operation
 }
 
-// Decision is a block's final status with the consequences it has.
+// Decision is a block's status, once it has one, with the consequences.
 type Decision struct {
 	Number       uint64 // counts up from 1 in the order of decisions
 	BlockID      string
@@ -213,20 +213,26 @@ type AssetEntry struct {
 }
 
 // AssetTransactions lists an asset's valid transactions in the order they
-// became valid. operation is "" for all. A page of one operation may be
-// shorter than limit though another follows.
+// became valid. operation is "" for all. A page may be shorter than limit though
+// another follows.
 func (s *State) AssetTransactions(asset string, operation ledger.Operation, cursor string, limit int) (entries []AssetEntry, next string, err error) {
 	assetID, ok := toID(asset)
 	if !ok {
 		return nil, "", nil
 	}
+	var unread error
 	next, _, err = s.page(idKey(assetPrefix, assetID), cursor, 8+2, limit, func(_, value []byte) {
 		if operation != "" && operations[value[0]] != operation {
 			return
 		}
+		// A block may have become disputed since it was decided.
+		if status, err := s.blockStatus(id(value[1+idSize:])); err != nil || status != consensus.Valid {
+			unread = errors.Join(unread, err)
+			return
+		}
 		entries = append(entries, AssetEntry{TxID: id(value[1 : 1+idSize]).String(), BlockID: id(value[1+idSize:]).String()})
 	})
-	return entries, next, err
+	return entries, next, errors.Join(err, unread)
 }
 
 // readCursor reads the part of a key, of the given size, that a cursor is; nil

@@ -32,7 +32,8 @@ func (s *State) Replace(next *State) (retire func() error) {
 	s.mu.Lock()
 	former := s.current
 	s.current, s.genesis, s.epochs = next.current, next.genesis, next.epochs
-	s.statuses = map[id]consensus.Status{}
+	s.statuses, s.liars, s.rivals = map[id]consensus.Status{}, next.liars, next.rivals
+	s.disputes++
 	s.mu.Unlock()
 	s.arrivals, s.decisions, s.early = next.arrivals, next.decisions, next.early
 	s.short.clear()

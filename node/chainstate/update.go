@@ -26,6 +26,8 @@ type Update struct {
 	epochs      []Epoch
 	statuses    map[id]consensus.Status
 	early       bool
+	liars       bool
+	rivals      bool
 	statements  []*ledger.Statement // that the update itself added
 	listChanges []listChange
 }
@@ -38,7 +40,7 @@ func (s *State) Begin() *Update {
 		s: s, batch: view.g.NewBatch(), view: view, pending: map[string][]byte{},
 		arrivals: s.arrivals, decisions: s.decisions,
 		genesis: s.Genesis(), epochs: s.Epochs(), statuses: map[id]consensus.Status{},
-		early: s.early,
+		early: s.early, liars: s.liars, rivals: s.rivals,
 	}
 }
 
@@ -66,8 +68,11 @@ func (u *Update) Commit() error {
 	u.s.early = u.early
 	u.s.short.committed(u.listChanges)
 	u.s.mu.Lock()
-	u.s.genesis, u.s.epochs = u.genesis, u.epochs
+	u.s.genesis, u.s.epochs, u.s.liars, u.s.rivals = u.genesis, u.epochs, u.liars, u.rivals
 	for block, status := range u.statuses {
+		if status == consensus.Disputed {
+			u.s.disputes++
+		}
 		u.s.cacheStatus(block, status)
 	}
 	u.s.mu.Unlock()
@@ -130,7 +135,7 @@ func (u *Update) AddBlock(b *ledger.Block, epoch int, status consensus.Status) (
 	}
 	u.arrivals++
 	rec := blockRecord{
-		arrival: u.arrivals, epoch: epoch, timestamp: b.Timestamp, maker: b.NodePubkey,
+		arrival: u.arrivals, epoch: epoch, timestamp: b.Timestamp, maker: b.NodePubkey, unsound: status == consensus.Invalid,
 		transactions: make([]blockEntry, len(b.Transactions)),
 	}
 	for i, t := range b.Transactions {
@@ -169,19 +174,30 @@ func (u *Update) addTransaction(block id, rec blockRecord, place int, t *ledger.
 	if n := len(held); n >= idSize && id(held[n-idSize:]) == block {
 		return nil // twice in one block: no honest maker, and no vote will carry it
 	}
-	first := live
-	if live && len(held) > 0 {
+	if live {
+		if err := u.enliven(block, rec, place, t, held); err != nil {
+			return err
+		}
+	}
+	return u.set(idKey(blocksOfPrefix, tx), append(held, block[:]...))
+}
+
+// enliven has a transaction of a live block spend, and lists its outputs unless
+// another live block has brought them. held are the blocks with it.
+func (u *Update) enliven(block id, rec blockRecord, place int, t *ledger.Transaction, held []byte) error {
+	tx := rec.transactions[place].tx
+	first := true
+	if len(held) > 0 {
 		status, _, err := txStatus(u, tx)
 		if err != nil {
 			return err
 		}
 		first = status == consensus.Unknown
-	}
-	if err := u.set(idKey(blocksOfPrefix, tx), append(held, block[:]...)); err != nil {
-		return err
-	}
-	if !live {
-		return nil
+		for ; len(held) >= idSize; held = held[idSize:] {
+			if err := u.addRival(block, id(held[:idSize])); err != nil {
+				return err
+			}
+		}
 	}
 	if first {
 		if err := u.addOutputs(position{rec.arrival, uint16(place)}, tx, rec.transactions[place].asset, t); err != nil {
@@ -250,6 +266,11 @@ func (u *Update) spend(ref ledger.OutputRef, by spender) error {
 	if err != nil {
 		return err
 	}
+	for _, other := range list {
+		if err := u.addRival(by.block, other.block); err != nil {
+			return err
+		}
+	}
 	return u.setSpenders(ref, append(list, by), len(list) == 0)
 }
 
@@ -283,25 +304,6 @@ func (u *Update) setEarly() error {
 	return u.set(metaKey(metaEarly), nil)
 }
 
-// AddVote records a vote whose signature is sound. It reports whether a vote
-// of the same node with the other verdict is there already, which then stays.
-func (u *Update) AddVote(v *ledger.Vote) (contradicts bool, err error) {
-	block, ok := toID(v.BlockID)
-	if !ok {
-		return false, fmt.Errorf("chainstate: malformed block id %.70q", v.BlockID)
-	}
-	verdict := byte(0)
-	if v.Valid {
-		verdict = 1
-	}
-	k := key(votePrefix, block[:], []byte(v.NodePubkey))
-	known, err := u.get(k)
-	if err != nil || known != nil {
-		return known != nil && known[0] != verdict, err
-	}
-	return false, u.set(k, []byte{verdict})
-}
-
 // AddStatement keeps a sound statement about the federation's next epoch, and
 // returns all there are under its number, by signer.
 func (u *Update) AddStatement(st *ledger.Statement) (map[string]*ledger.Statement, error) {
@@ -320,37 +322,6 @@ func (u *Update) AddStatement(st *ledger.Statement) (map[string]*ledger.Statemen
 		}
 	}
 	return all, nil
-}
-
-// Count counts the verdicts of an undecided block's eligible voters. open is
-// false when the block has not arrived or is decided.
-func (u *Update) Count(blockID string) (voters, valid, invalid int, open bool, err error) {
-	block, ok := toID(blockID)
-	if !ok {
-		return
-	}
-	status, err := u.blockStatus(block)
-	if err != nil || status != consensus.Undecided {
-		return 0, 0, 0, false, err
-	}
-	rec, err := u.block(block)
-	if err != nil {
-		return 0, 0, 0, false, err
-	}
-	members := u.epochs[rec.epoch].Members
-	for _, member := range members {
-		verdict, err := u.get(key(votePrefix, block[:], []byte(member)))
-		switch {
-		case err != nil:
-			return 0, 0, 0, false, err
-		case verdict == nil:
-		case verdict[0] == 1:
-			valid++
-		default:
-			invalid++
-		}
-	}
-	return len(members), valid, invalid, true, nil
 }
 
 func (u *Update) block(block id) (blockRecord, error) {
@@ -395,8 +366,10 @@ func (u *Update) WaitsFor(blockID string) (string, error) {
 	return "", nil
 }
 
-// Decide gives an undecided block its final status, Valid or Invalid. A valid
-// one is put on the list of those whose consequences are to be carried out.
+// Decide gives an undecided block its status, Valid, Invalid or Disputed, or
+// makes a decided one Disputed; one that was Invalid has been restored before.
+// Valid and disputed ones are put on the list of those whose consequences are
+// to be carried out.
 func (u *Update) Decide(blockID string, status consensus.Status) (Decision, error) {
 	block, _ := toID(blockID)
 	rec, err := u.block(block)
@@ -419,7 +392,7 @@ func (u *Update) settle(block id, rec blockRecord, status consensus.Status) (Dec
 	if status == consensus.Invalid {
 		return d, u.forget(block, rec)
 	}
-	if err := u.set(sequenceKey(effectPrefix, u.decisions), block[:]); err != nil {
+	if err := u.set(sequenceKey(effectPrefix, u.decisions), block[:]); err != nil || status != consensus.Valid {
 		return d, err
 	}
 	for i, e := range rec.transactions {

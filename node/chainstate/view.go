@@ -136,6 +136,11 @@ func (v *View) Output(ref ledger.OutputRef) (consensus.Output, []Spend, error) {
 	if err != nil {
 		return consensus.Output{}, nil, err
 	}
+	if status == consensus.Disputed {
+		if lost, err := overtaken(v, tx); err != nil || lost {
+			return consensus.Output{}, nil, err
+		}
+	}
 	by, err := spenders(v, ref)
 	if err != nil {
 		return consensus.Output{}, nil, err

@@ -17,23 +17,27 @@ import (
 // Status is what is known of a transaction's or a block's fate.
 type Status uint8
 
-// The statuses. A transaction that is only in invalid blocks is Unknown.
+// The statuses. A transaction that is only in invalid blocks is Unknown, one
+// that is in disputed ones and in no better is Disputed.
 const (
 	Unknown Status = iota
 	Undecided
 	Valid
 	Invalid
+	// Disputed: members voted both ways on the block, and enough did so that
+	// one honest node may have decided it valid and another one invalid.
+	Disputed
 )
 
-var statusNames = [...]string{"unknown", "undecided", "valid", "invalid"}
+var statusNames = [...]string{"unknown", "undecided", "valid", "invalid", "disputed"}
 
 // String gives the word the API uses.
 func (s Status) String() string { return statusNames[s] }
 
 // Output is an output of an earlier transaction, as a View knows it.
 type Output struct {
-	// Status is that of the transaction with the output: Valid, Undecided, or
-	// Unknown when there is no such transaction or output.
+	// Status is that of the transaction with the output: Valid, Undecided,
+	// Disputed, or Unknown when there is no such transaction or output.
 	Status       Status
 	Asset        string
 	ConditionURI string
@@ -65,8 +69,8 @@ type Rules interface {
 
 	// CheckSpends checks what a TRANSFER spends against a view. Errors are
 	// *ledger.ValidationError, of kind TransactionNotInValidBlock only when
-	// an undecided input is all that stands in the way; others come from the
-	// view.
+	// an undecided or disputed input is all that stands in the way; others
+	// come from the view.
 	CheckSpends(t *ledger.Transaction, proof Proof, view View) error
 
 	// Tally counts the verdicts of a block's eligible voters.
@@ -101,5 +105,5 @@ func Lookup(name string) (Rules, error) {
 		names[i] = r.Name()
 	}
 	slices.Sort(names)
-	return nil, fmt.Errorf("no consensus rules are named %q; there are: %s", name, strings.Join(names, ", "))
+	return nil, fmt.Errorf("no consensus rules are named %.64q; there are: %s", name, strings.Join(names, ", "))
 }

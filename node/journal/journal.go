@@ -1,7 +1,7 @@
 // Package journal is what a node must not forget: the votes it gave, the
 // locks that keep it from giving contradictory ones, the blocks it signed
-// until the database has them, and why it refused transactions it had
-// accepted.
+// until the database has them, why it refused transactions it had accepted, and
+// the faults it met.
 //
 // Unlike the chainstate it is not derived and cannot be rebuilt. What is
 // recorded here is synced before anybody else can see it. A node whose journal
@@ -36,6 +36,7 @@ const (
 	outboxPrefix  = 'o' // block → own block that is not known to be in the database
 	refusalPrefix = 'r' // transaction → time and reason
 	refusedAt     = 't' // time, transaction → nothing
+	faultPrefix   = 'x' // number, big-endian → Fault
 )
 
 const (
@@ -66,6 +67,7 @@ type Journal struct {
 	held    map[string]Locks            // block → what it locks
 
 	refusing sync.Mutex
+	faults   faults
 	upgraded []string
 }
 
@@ -101,7 +103,12 @@ func (j *Journal) load(publicKey string) (err error) {
 	}
 	if string(owner) != publicKey {
 		j.fresh = true
-		return j.begin(publicKey)
+		if err := j.begin(publicKey); err != nil {
+			return err
+		}
+	}
+	if err := j.loadFaults(); err != nil || string(owner) != publicKey {
+		return err
 	}
 	if err := j.each(refusalPrefix, func(string, []byte) error { j.refused.Store(true); return nil }); err != nil {
 		return err

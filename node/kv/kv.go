@@ -40,6 +40,12 @@ const (
 // every new transaction, cost no disk access in 99 of 100 cases.
 const bloomBits = 10
 
+// Tuner is a file system that has its stores differ from a node's, as one in
+// memory has on which a test opens thousands of them.
+type Tuner interface {
+	Tune(*pebble.Options)
+}
+
 // Open opens the store in a folder, which it makes with mode 0700. fs is nil
 // for the machine's own file system.
 func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
@@ -52,7 +58,11 @@ func Open(folder string, size Size, fs vfs.FS) (*Store, error) {
 	s := &Store{folder: folder, failed: make(chan struct{})}
 	s.disk = disk.NewGuard(fs, folder, s.cannotWrite)
 	err := s.write(func() (err error) {
-		s.DB, err = pebble.Open(folder, s.options(size))
+		options := s.options(size)
+		if t, ok := fs.(Tuner); ok {
+			t.Tune(options)
+		}
+		s.DB, err = pebble.Open(folder, options)
 		return err
 	})
 	switch {

@@ -175,3 +175,18 @@ func (b *Block) Verify() error {
 func (b *Block) IsGenesis() bool {
 	return len(b.Transactions) == 1 && b.Transactions[0].Operation == Genesis
 }
+
+// rulesField is where the metadata of a GENESIS names the rules by which the
+// ledger's blocks are decided.
+const rulesField = "rules"
+
+// Rules returns the name of the rules by which a ledger decides, of its genesis
+// block: "" where it names none, as those of 0.10 do.
+func (b *Block) Rules() string {
+	if !b.IsGenesis() {
+		return ""
+	}
+	metadata, _ := b.Transactions[0].Value().Get("metadata")
+	name, _ := metadata.Get(rulesField)
+	return name.Text()
+}

@@ -45,12 +45,17 @@ func NewCreate(issuers []KeyPair, data, metadata canonical.Value, payments ...Pa
 }
 
 // NewGenesis makes and signs the transaction of a ledger's first block. It has
-// a random part, so that no two ledgers begin alike.
-func NewGenesis(node KeyPair) (*Transaction, error) {
-	metadata := canonical.ObjectOf(
-		canonical.Member{Key: "ledger", Value: canonical.StringOf(rand.Text())},
-		canonical.Member{Key: "message", Value: canonical.StringOf("Hello World from the BigchainDB")})
-	return newCreate(Genesis, []KeyPair{node}, canonical.Value{}, metadata, []Payment{PayTo(node.Public, 1)})
+// a random part, so that no two ledgers begin alike. rules names those by which
+// the ledger's blocks are decided, "" the documents'.
+func NewGenesis(node KeyPair, rules string) (*Transaction, error) {
+	metadata := []canonical.Member{
+		{Key: "ledger", Value: canonical.StringOf(rand.Text())},
+		{Key: "message", Value: canonical.StringOf("Hello World from the BigchainDB")},
+	}
+	if rules != "" {
+		metadata = append(metadata, canonical.Member{Key: rulesField, Value: canonical.StringOf(rules)})
+	}
+	return newCreate(Genesis, []KeyPair{node}, canonical.Value{}, canonical.ObjectOf(metadata...), []Payment{PayTo(node.Public, 1)})
 }
 
 func newCreate(operation Operation, issuers []KeyPair, data, metadata canonical.Value, payments []Payment) (*Transaction, error) {

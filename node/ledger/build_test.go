@@ -57,7 +57,7 @@ func TestBuild(t *testing.T) {
 		cryptoconditions.WeightedDetails{Weight: 1, Details: cryptoconditions.Ed25519Details(c.Public)},
 	)
 	null := canonical.Value{}
-	sound(ledger.NewGenesis(a))
+	sound(ledger.NewGenesis(a, ""))
 	sound(ledger.NewCreate([]ledger.KeyPair{a}, null, null, ledger.PayTo(b.Public, 1)))
 	create := sound(ledger.NewCreate([]ledger.KeyPair{a, b}, object(member("n", canonical.FloatOf(1.5))), object(member("é", null)),
 		ledger.PayTo(a.Public, 5), ledger.Payment{Owners: two, Amount: 7},

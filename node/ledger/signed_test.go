@@ -237,7 +237,7 @@ func TestBlockOverhead(t *testing.T) {
 
 func TestIsGenesis(t *testing.T) {
 	node := newKey(2)
-	genesis, err := ledger.NewGenesis(node)
+	genesis, err := ledger.NewGenesis(node, "")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/couchledger/couchledger/canonical"
 )
@@ -31,6 +32,24 @@ func NewVote(voter KeyPair, block, previous string, valid bool, reason string, t
 // VoteID is the document id of a node's vote on a block. It makes a second
 // vote of one node a conflict in the database.
 func VoteID(block, node string) string { return block + ":" + node }
+
+// ProofID is the document id of a copy of a vote, beside the one at VoteID, where the
+// documents have nothing. Two votes of one node on a block that contradict each other
+// are put there by whoever met both, so that all who read the ledger later, or a
+// backup of it, meet both as well. So is a vote at whose VoteID somebody put garbage
+// before: nobody knows this id before the vote is signed.
+func (v *Vote) ProofID() string {
+	return VoteID(v.BlockID, v.NodePubkey) + ":" + Hash([]byte(v.Signature))[:16]
+}
+
+// IsProofID reports whether an id of the votes table can be a ProofID.
+func IsProofID(id string) bool { return strings.Count(id, ":") == 2 }
+
+// StandsAt reports whether a document id is one of those under which the vote
+// may stand.
+func (v *Vote) StandsAt(id string) bool {
+	return id == VoteID(v.BlockID, v.NodePubkey) || id == v.ProofID()
+}
 
 func (v *Vote) appendInner(dst []byte) []byte {
 	dst = append(dst, `{"invalid_reason":`...)

@@ -40,7 +40,7 @@ func start(t *testing.T, db statedb.DB) *run {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*patience)
 	t.Cleanup(cancel)
 	key := ledger.GenerateKeyPair()
-	if _, err := node.Init(ctx, db, key, nil); err != nil {
+	if _, err := node.Init(ctx, db, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	n, err := node.Open(ctx, node.Options{DB: db, StatePath: t.TempDir(), Key: key})

@@ -25,6 +25,7 @@ func (s *sample) wrongVotes() []damage {
 	}
 	nothing := ledger.Hash([]byte("nothing"))
 	free := s.sign(s.create("voted on"))
+	against := sign(v.BlockID, v.PreviousBlock, false, "DoubleSpend")
 	odd := sign(free.ID, s.last().ID, true, "")
 	// The node's votes on the first block and on the last one that spends
 	// change places.
@@ -52,6 +53,8 @@ func (s *sample) wrongVotes() []damage {
 		{name: "two votes after one block", changes: []change{vote(sign(next.BlockID, v.PreviousBlock, true, ""))}, want: ofVote(max(id, nextID), VoteChain)},
 		{name: "votes in a circle", changes: []change{vote(sign(v.BlockID, next.BlockID, true, "")), vote(sign(next.BlockID, v.BlockID, true, ""))},
 			want: ofVote(min(id, nextID), VoteChain)},
+		{name: "a vote contradicted by its owner", changes: []change{{statedb.Votes, against.ProofID(), against.Bytes()}},
+			want: append(ofVote(id, VoteTwice), ofBlock(v.BlockID, BlockDisputed)...)},
 		{name: "a vote removed", changes: []change{gone(statedb.Votes, id)},
 			want: append(ofVote(nextID, VoteChain), ofDerived(source.Transactions[0].ID, DerivedExtra)...)},
 		{name: "the last vote removed", changes: []change{gone(statedb.Votes, vote(s.votes[len(s.votes)-1]).id)},

@@ -90,7 +90,7 @@ func (s *sample) forgedBlocks() []damage {
 	// With the id that goes with it the change of a condition shows, not of a hash.
 	uri := reread(create, flip, "outputs", 0, "condition", "uri")
 	uri = reread(uri, text(uri.ComputeID()), "id")
-	genesis, err := ledger.NewGenesis(s.key)
+	genesis, err := ledger.NewGenesis(s.key, "")
 	if err != nil {
 		panic(err)
 	}

@@ -177,26 +177,35 @@ func (v *verifier) decide(block id, facts blockFacts, votes *pebble.Iterator, w 
 	members, faults := v.foreign(block, facts)
 	faults = append(faults, facts.faults...)
 	var d decision
-	var first, now struct{ valid, invalid int }
+	first, now := consensus.Votes{Voters: len(members)}, consensus.Votes{Voters: len(members)}
 	var against []byte
-	err := v.eachBallot(block, votes, func(vote ballot) error {
+	said, err := v.proofs(block)
+	if err != nil {
+		return err
+	}
+	err = v.eachBallot(block, votes, func(vote ballot) error {
 		about := Finding{Table: statedb.Votes, ID: ledger.VoteID(block.String(), vote.voter)}
 		if !slices.Contains(members, vote.voter) {
 			about.Rule, about.Seen = VoteVoter, "its voter was no member of the federation when the block was made"
 			return find(w, classTogether, about)
 		}
 		early := vote.lap <= v.subject
+		count := 1
+		if d := said[vote.voter]; d != nil {
+			d.add(vote.valid)
+			count = 0 // with all that its voter said
+		}
 		if !vote.valid {
-			now.invalid++
+			now.Invalid += count
 			if early {
-				first.invalid++
+				first.Invalid += count
 				against = appendText(appendText(against, vote.voter), vote.reason)
 			}
 			return nil
 		}
-		now.valid++
+		now.Valid += count
 		if early {
-			first.valid++
+			first.Valid += count
 		}
 		if number, member := v.voters[vote.voter]; member {
 			d.votes = append(d.votes, validVote{number, vote.rank})
@@ -211,9 +220,22 @@ func (v *verifier) decide(block id, facts blockFacts, votes *pebble.Iterator, w 
 		return err
 	}
 	d.spends = facts.spends
-	d.now = v.rules.Tally(len(members), now.valid, now.invalid)
-	if d.first = v.rules.Tally(len(members), first.valid, first.invalid); facts.lap > v.subject {
+	if len(said) > 0 {
+		if err := v.liars(block, members, said, &now, w); err != nil {
+			return err
+		}
+		first = now
+	}
+	d.now = consensus.Decide(v.rules, now)
+	if d.first = consensus.Decide(v.rules, first); facts.lap > v.subject {
 		d.first = consensus.Undecided
+	}
+	if d.now == consensus.Disputed && len(faults) == 0 {
+		err := find(w, classTogether, Finding{Table: statedb.Bigchain, ID: block.String(), Rule: BlockDisputed,
+			Seen: "its votes let one node decide it valid and another one invalid"})
+		if err != nil {
+			return err
+		}
 	}
 	switch {
 	case len(faults) == 0:
@@ -243,6 +265,8 @@ func (b *Blocks) count(status consensus.Status) {
 		b.Valid++
 	case consensus.Invalid:
 		b.Invalid++
+	case consensus.Disputed:
+		b.Disputed++
 	default:
 		b.Undecided++
 	}

@@ -2,9 +2,11 @@ package verify
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -20,7 +22,10 @@ type federation struct {
 	tips    []string // what each member voted on last
 }
 
-func newFederation(t *testing.T) *federation {
+func newFederation(t *testing.T) *federation { return federationBy(t, "") }
+
+// federationBy makes one that decides by the rules of that name.
+func federationBy(t *testing.T, rules string) *federation {
 	f := &federation{memory: memoryOf(), t: t, now: 1000}
 	for range 3 {
 		f.members = append(f.members, ledger.GenerateKeyPair())
@@ -32,7 +37,7 @@ func newFederation(t *testing.T) *federation {
 		return 1
 	})
 	f.keys = keysOf(f.members)
-	tx, err := ledger.NewGenesis(f.members[0])
+	tx, err := ledger.NewGenesis(f.members[0], rules)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,5 +274,45 @@ func (f *federation) relink() {
 		for last[f.tips[i]] != "" {
 			f.tips[i] = last[f.tips[i]]
 		}
+	}
+}
+
+// TestTwoThirds: votes are counted by the rules that the genesis block names. Of
+// three members all must vote, and all must state a change of members.
+func TestTwoThirds(t *testing.T) {
+	for rules, want := range map[string]Blocks{
+		consensus.Default:   {Valid: 3},
+		consensus.TwoThirds: {Valid: 2, Undecided: 1},
+	} {
+		f := federationBy(t, rules)
+		f.valid(f.block(0, f.create(1)))
+		two := f.block(1, f.create(2))
+		f.vote(0, two, "")
+		f.vote(1, two, "")
+		if report := f.check(); report.Blocks != want || report.Rules != rules {
+			t.Errorf("rules %q: got %+v by %q, want %+v", rules, report.Blocks, report.Rules, want)
+		}
+		claim := f.tables[statedb.Bigchain][genesisID]
+		f.apply(gone(statedb.Bigchain, genesisID))
+		if report := f.check(ofBlock(genesisID, GenesisMissing)...); report.Blocks != want || report.Rules != rules {
+			t.Errorf("rules %q, no claim: got %+v by %q, want %+v", rules, report.Blocks, report.Rules, want)
+		}
+		f.apply(change{statedb.Bigchain, genesisID, claim})
+		members := f.keys[:2]
+		for i, epochs := range map[string][]int{consensus.Default: {1, 2, 2}, consensus.TwoThirds: {1, 1, 2}}[rules] {
+			st := ledger.NewStatement(f.members[i], 1, f.now+1, members, "")
+			f.apply(change{statedb.Bigchain, st.DocumentID(), st.Bytes()})
+			if report := f.check(); report.Epochs != epochs {
+				t.Errorf("rules %q, %d statements: got %d epochs, want %d", rules, i+1, report.Epochs, epochs)
+			}
+		}
+	}
+}
+
+// TestUnknownRules: what nobody here can count is no ledger to judge.
+func TestUnknownRules(t *testing.T) {
+	f := federationBy(t, "unanimous")
+	if _, err := Run(t.Context(), f, Options{}); err == nil || !strings.Contains(err.Error(), `"unanimous"`) {
+		t.Errorf("got %v, want an error that names the rules", err)
 	}
 }

@@ -40,6 +40,8 @@ const (
 	VoteVerdict        Rule = "vote-verdict"
 	VoteChain          Rule = "vote-chain"
 	VoteOrder          Rule = "vote-order"
+	VoteTwice          Rule = "vote-twice"
+	BlockDisputed      Rule = "block-disputed"
 	StatementShape     Rule = "statement-shape"
 	StatementSignature Rule = "statement-signature"
 	StatementHistory   Rule = "statement-history"
@@ -48,6 +50,10 @@ const (
 	DerivedBlock       Rule = "derived-block"
 	DerivedExtra       Rule = "derived-extra"
 )
+
+// Settled reports whether a finding of the rule proves that a member lied, and
+// the federation has dealt with it: the ledger is sound by what it holds.
+func (r Rule) Settled() bool { return r == VoteTwice || r == BlockDisputed }
 
 // Rules lists all rules with what they ask for.
 var Rules = []struct {
@@ -89,6 +95,8 @@ var Rules = []struct {
 	{VoteVerdict, "a vote's verdict and reason are what an honest member could say of the block"},
 	{VoteChain, "a node's votes form one chain by previous_block, from the genesis block on"},
 	{VoteOrder, "a node votes on a block before it votes for one that spends from it"},
+	{VoteTwice, "a member votes one way on a block"},
+	{BlockDisputed, "the votes on a block decide it in one way, whichever of a liar's votes are counted"},
 	{StatementShape, "a statement about the federation has its fields and values, under its own id"},
 	{StatementSignature, "a statement is signed by its member"},
 	{StatementHistory, "a statement is a member's and follows from the federation's history"},

@@ -9,6 +9,7 @@ import (
 	"github.com/cockroachdb/pebble/v2"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -87,17 +88,17 @@ func (v *verifier) note(id string, rule Rule, format string, args ...any) error 
 // the only block that can be the first is taken for it, so that the rest of the
 // ledger can be judged.
 func (v *verifier) readGenesis(ctx context.Context) (firstBlock, error) {
-	page, err := v.pages().Page(ctx, statedb.Bigchain, statedb.Range{Start: genesisID, End: genesisID + "0", Limit: 1})
+	body, err := v.readClaim(ctx)
 	if err != nil {
 		return firstBlock{}, err
 	}
-	if len(page.Documents) == 0 || page.Documents[0].ID != genesisID {
+	if body == nil {
 		if err := v.note(genesisID, GenesisMissing, "there is no such document"); err != nil {
 			return firstBlock{}, err
 		}
 		return v.guessGenesis(ctx)
 	}
-	block, why := v.parseClaim(page.Documents[0].Body)
+	block, why := v.parseClaim(body)
 	if why != nil {
 		if err := v.note(genesisID, GenesisClaim, "%v", why); err != nil {
 			return firstBlock{}, err
@@ -113,6 +114,33 @@ func (v *verifier) readGenesis(ctx context.Context) (firstBlock, error) {
 		err = v.scratch.write(func(b *pebble.Batch) error { return v.recordBlock(block, b) })
 	}
 	return firstBlock{id: block.ID, maker: block.NodePubkey, voters: block.Voters, timestamp: block.Timestamp}, err
+}
+
+// readClaim returns the document that claims the first block, nil where there is
+// none.
+func (v *verifier) readClaim(ctx context.Context) ([]byte, error) {
+	page, err := v.pages().Page(ctx, statedb.Bigchain, statedb.Range{Start: genesisID, End: genesisID + "0", Limit: 1})
+	if err != nil || len(page.Documents) == 0 || page.Documents[0].ID != genesisID {
+		return nil, err
+	}
+	return page.Documents[0].Body, nil
+}
+
+// chooseRules returns the rules by which the ledger decides: those that its
+// genesis block names. What is wrong with that block is found later.
+func (v *verifier) chooseRules(ctx context.Context) (consensus.Rules, error) {
+	body, err := v.readClaim(ctx)
+	if err != nil {
+		return nil, reading(statedb.Bigchain, err)
+	}
+	if v.rules, err = consensus.Lookup(""); err != nil {
+		return nil, err
+	}
+	block, why := v.parseClaim(body)
+	if why != nil {
+		return v.rules, nil
+	}
+	return consensus.Of(block)
 }
 
 // parseClaim reads the claim on the first block; why tells what is wrong.
@@ -152,10 +180,26 @@ func (v *verifier) guessGenesis(ctx context.Context) (firstBlock, error) {
 		}
 		return err
 	})
-	if len(found) != 1 {
+	if err != nil || len(found) != 1 {
 		return firstBlock{}, err
 	}
-	return found[0], err
+	return found[0], v.guessRules(ctx, found[0].id)
+}
+
+// guessRules takes the rules from a block that is taken for the first.
+func (v *verifier) guessRules(ctx context.Context, id string) error {
+	page, err := v.pages().Page(ctx, statedb.Bigchain, statedb.Range{Start: id, End: id + "0", Limit: 1})
+	if err != nil || len(page.Documents) == 0 || page.Documents[0].ID != id {
+		return err
+	}
+	block, why := ledger.ParseBlock(page.Documents[0].Body)
+	if why != nil {
+		return nil // it was changed since, which is found
+	}
+	if v.rules, err = consensus.Of(block); err == nil {
+		v.report.Rules = v.rules.Name()
+	}
+	return err
 }
 
 // agreement counts who made the same statement.
@@ -170,11 +214,11 @@ func (v *verifier) readStatements(ctx context.Context) error {
 	number, agreements := 0, map[string]*agreement{}
 	settle := func() {
 		for hash, a := range agreements {
-			if last := v.history.epochs[len(v.history.epochs)-1]; 2*a.signers > len(last.members) {
+			if last := v.history.epochs[len(v.history.epochs)-1]; v.rules.Tally(len(last.members), a.signers, 0) == consensus.Valid {
 				v.history.epochs = append(v.history.epochs, epoch{
 					number: a.statement.Number, from: a.statement.From, members: a.statement.Members, hash: hash,
 				})
-				break // of one number only one can have the majority
+				break // of one number only one can have the members' majority
 			}
 		}
 		clear(agreements)

@@ -21,6 +21,7 @@ const (
 	spendPrefix   = 's' // transaction, index, spender, block → spendFacts
 	votePrefix    = 'v' // voter, block → voteFacts
 	nextPrefix    = 'c' // voter, previous block, block
+	proofPrefix   = 'V' // block, voter, 1 for valid and 0 for invalid: a copy of a vote that is contradicted
 	waitPrefix    = 'w' // transaction in the backlog
 	derivedPrefix = 'd' // transaction → derivedFacts
 

@@ -93,7 +93,7 @@ func (s *sample) run(rounds [][]*ledger.Transaction) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	if _, err := node.Init(ctx, s.db, s.key, nil); err != nil {
+	if _, err := node.Init(ctx, s.db, s.key, nil, nil); err != nil {
 		s.t.Fatal(err)
 	}
 	n, err := node.Open(ctx, node.Options{DB: s.db, StatePath: s.t.TempDir(), Key: s.key})

@@ -4,6 +4,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/couchledger/couchledger/node/consensus"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -37,7 +38,7 @@ func TestSound(t *testing.T) {
 	wantNone(t, found)
 	t.Logf("%+v", *report)
 	want := Report{
-		Genesis: s.genesis.ID, Epochs: 1, Members: 1, Blocks: Blocks{Valid: len(s.blocks) + 1},
+		Genesis: s.genesis.ID, Rules: consensus.Default, Epochs: 1, Members: 1, Blocks: Blocks{Valid: len(s.blocks) + 1},
 		Transactions: len(s.tables[statedb.Transactions]), Derived: len(s.tables[statedb.Transactions]), Votes: len(s.votes),
 		Took: report.Took,
 	}

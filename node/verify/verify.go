@@ -29,8 +29,6 @@ type Options struct {
 	Ledger string
 	// Derived: the source has the tables beside blocks and votes, too.
 	Derived bool
-	// Rules are those that the ledger's nodes vote by; nil for the documents'.
-	Rules consensus.Rules
 	// Scratch is the folder for what a run keeps on disk. It is made, resumed
 	// from after an interruption, and deleted when a run is complete. "" takes
 	// a temporary one, which is deleted in any case.
@@ -46,6 +44,7 @@ type Options struct {
 // Report says what a complete run checked.
 type Report struct {
 	Genesis      string `json:"genesis"` // the first block's id, "" when it is not there
+	Rules        string `json:"rules"`   // by which it decides, as the first block says
 	Epochs       int    `json:"epochs"`  // of the federation's history
 	Members      int    `json:"members"` // of the latest
 	Blocks       Blocks `json:"blocks"`
@@ -62,6 +61,7 @@ type Report struct {
 type Blocks struct {
 	Valid     int `json:"valid"`
 	Undecided int `json:"undecided"`
+	Disputed  int `json:"disputed"`
 	Invalid   int `json:"invalid"`
 }
 
@@ -69,7 +69,7 @@ type Blocks struct {
 type verifier struct {
 	Options
 	source   Source
-	rules    consensus.Rules
+	rules    consensus.Rules // of the ledger
 	workers  int
 	patience time.Duration // with the source
 	scratch  *scratch
@@ -91,17 +91,12 @@ type verifier struct {
 // Run verifies a ledger. A finding is no error: an error means that the run is
 // not complete. It can be resumed when it had a scratch folder.
 func Run(ctx context.Context, source Source, o Options) (*Report, error) {
-	v := &verifier{Options: o, source: source, rules: o.Rules, workers: runtime.GOMAXPROCS(0), patience: patience}
+	v := &verifier{Options: o, source: source, workers: runtime.GOMAXPROCS(0), patience: patience}
 	return v.run(ctx)
 }
 
 func (v *verifier) run(ctx context.Context) (report *Report, err error) {
 	begin := time.Now()
-	if v.rules == nil {
-		if v.rules, err = consensus.Lookup(""); err != nil {
-			return nil, err
-		}
-	}
 	folder, keep := v.Scratch, v.Scratch != ""
 	if !keep {
 		if folder, err = os.MkdirTemp("", "couchledger-verify-"); err != nil {
@@ -122,6 +117,9 @@ func (v *verifier) run(ctx context.Context) (report *Report, err error) {
 		err = errors.Join(err, end())
 	}()
 	v.progress = NewMeter(v.Progress, stepTransactions)
+	if v.rules, err = v.chooseRules(ctx); err != nil {
+		return nil, err
+	}
 	if err := v.read(ctx, true); err != nil {
 		return nil, err
 	}
@@ -220,7 +218,7 @@ func (v *verifier) evaluate(ctx context.Context) (suspect bool, err error) {
 	if err != nil {
 		return false, err
 	}
-	v.report = Report{Resumed: v.report.Resumed}
+	v.report = Report{Rules: v.rules.Name(), Resumed: v.report.Resumed}
 	for _, step := range []func(context.Context) error{
 		v.readHistory, v.rankVotes, v.decideBlocks, v.joinTransactions, v.addAmounts, v.judgeVerdicts,
 	} {

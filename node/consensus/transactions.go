@@ -7,26 +7,11 @@ import (
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
-func init() { Register(majority{}) }
+// documents checks transactions by the documents' rules, which all rules for
+// blocks share.
+type documents struct{}
 
-// majority is the documents' rule: a block is valid when more than half of
-// its voters say so, and invalid as soon as that can no longer happen.
-type majority struct{}
-
-func (majority) Name() string { return Default }
-
-// Tally: with n voters, invalid at 2·invalid ≥ n, else valid at 2·valid > n.
-func (majority) Tally(voters, valid, invalid int) Status {
-	switch {
-	case voters > 0 && 2*invalid >= voters:
-		return Invalid
-	case 2*valid > voters:
-		return Valid
-	}
-	return Undecided
-}
-
-func (majority) CheckTransaction(t *ledger.Transaction) (Proof, error) {
+func (documents) CheckTransaction(t *ledger.Transaction) (Proof, error) {
 	if id := t.ComputeID(); id != t.ID {
 		return nil, ledger.Invalid(ledger.InvalidHash, "the id is not the hash of the transaction, %s", id)
 	}
@@ -69,7 +54,7 @@ func (majority) CheckTransaction(t *ledger.Transaction) (Proof, error) {
 	return proof, nil
 }
 
-func (majority) CheckSpends(t *ledger.Transaction, proof Proof, view View) error {
+func (documents) CheckSpends(t *ledger.Transaction, proof Proof, view View) error {
 	if t.Operation != ledger.Transfer {
 		return nil
 	}
@@ -93,7 +78,7 @@ func (majority) CheckSpends(t *ledger.Transaction, proof Proof, view View) error
 			return ledger.Invalid(ledger.InvalidSignature, "input %d: owners_before are not the spent output's public_keys", i)
 		case output.Asset != t.Asset:
 			return ledger.Invalid(ledger.AssetIDMismatch, "input %d is of asset %s, asset.id says %s", i, output.Asset, t.Asset)
-		case output.Status == Undecided && waiting == nil:
+		case output.Status != Valid && waiting == nil:
 			waiting = ledger.Invalid(ledger.TransactionNotInValidBlock, "input %d: transaction %s is not in a valid block yet", i, ref.TxID)
 		}
 		amounts = append(amounts, output.Amount)
