@@ -262,7 +262,7 @@ var table = []*setting{
 		always(DefaultBacklogReassignDelay), "How long a transaction waits for its node before it goes to another, in seconds.",
 		asked("Stale transaction reassignment delay (in seconds)?")),
 	row("consensus_plugin", textKind, func(s *Settings) *string { return &s.ConsensusPlugin }, always(DefaultConsensusPlugin),
-		"The rules of what is valid, by registered name; the same on every node."),
+		"How blocks are decided: by the majority of the members, or by two-thirds where some may lie. The first node writes it into the genesis block; all others must have the same."),
 
 	row("log.file", pathKind, func(s *Settings) *string { return &s.Log.File }, always(""),
 		"File to log to; at 200 MB it becomes <file>.1, and five of these are kept."),

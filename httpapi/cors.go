@@ -16,7 +16,7 @@ const everyOrigin = "*"
 const (
 	corsMethods = "GET, HEAD, POST"
 	corsHeaders = "Authorization, Content-Type, " + headerRequestID
-	corsExposed = "Link, Location, Retry-After, " + headerRequestID
+	corsExposed = "Link, Location, Retry-After, " + headerRequestID + ", " + headerCatchingUp
 	corsMaxAge  = "600" // seconds that a browser remembers a preflight's answer
 )
 

@@ -25,7 +25,7 @@ const (
 // queryLimits bound a query's JSON beyond what package mango does.
 var queryLimits = canonical.Limits{Depth: 200, Values: 20_000}
 
-// What of answerRoom a query takes while it is worked on: for each row that it
+// What of listRoom a query takes while it is worked on: for each row that it
 // may have, and at most. A page of the largest documents takes twice that, for
 // what is read, and as much for each that is checked.
 const (
@@ -51,7 +51,7 @@ func (s *Server) postQuery(c echo.Context, _ query) error {
 	if err != nil {
 		return err
 	}
-	answer := s.roomOf(c)
+	answer := roomFor(c, s.lists)
 	if err := answer.grow(c.Request().Context(), min(int64(q.Limit)*rowRoom, pageRoom)); err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ type gate struct {
 	goodbyes     chan struct{} // one for each that is being turned away
 
 	mu      sync.Mutex
+	pressed time.Time // when press last looked
 	open    int
 	waiting sequence.List // of *gatedConn: the client's turn, for longest first
 	clients map[netip.Prefix]*clientConns
@@ -143,10 +144,16 @@ func (g *gate) release(c *gatedConn) {
 }
 
 // press cuts the connections whose clients have not taken an answer for so long:
-// others wait for the room that it takes.
+// others wait for the room that it takes. However many wait and press, it looks
+// once in pressEvery: it walks over all connections.
 func (g *gate) press(stall time.Duration) {
 	var victims []*gatedConn
 	g.mu.Lock()
+	if time.Since(g.pressed) < pressEvery {
+		g.mu.Unlock()
+		return
+	}
+	g.pressed = time.Now()
 	for e := g.waiting.Front(); e != nil; e = e.Next() {
 		c := e.Value.(*gatedConn)
 		if time.Since(c.since) < stall {

@@ -72,10 +72,13 @@ func TestConnectionsGiveWay(t *testing.T) {
 		"GET / HTTP/1.1\r\nHost: x\r\nX-Slow:", // a header that does not end
 		"POST /api/v1/transactions HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{", // a body that does not end
 		"POST /api/v1/transactions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
-		"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n", // idle
 	} {
 		old = append(old, dialRaw(t, base, text))
 		eventually(t, "the connection is not taken in", func() bool { return opened() == i+1 })
+	}
+	idle := dialRaw(t, base, "")
+	if old = append(old, idle); !isOpen(t, idle) { // from now on it keeps the server waiting
+		t.Fatal("the idle connection is not answered")
 	}
 	var young []net.Conn
 	for len(young) < most {

@@ -17,6 +17,9 @@ const (
 	headerForwardedFor = "X-Forwarded-For"
 	headerCacheControl = "Cache-Control"
 	headerNoSniff      = "X-Content-Type-Options"
+	// headerCatchingUp marks answers of a node that has not read the whole ledger
+	// yet: they are of then.
+	headerCatchingUp = "X-Catching-Up"
 )
 
 // Values that all answers share: net/http only reads them.

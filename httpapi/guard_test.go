@@ -271,3 +271,17 @@ func TestNothingInternal(t *testing.T) {
 type errClosed struct{}
 
 func (errClosed) Error() string { return "use of closed connection" }
+
+// TestCatchingUp: what a node answers before it has read the whole ledger says so.
+func TestCatchingUp(t *testing.T) {
+	fake := fakenode.New()
+	_, base := start(t, fake, Options{})
+	if got := get(t, base+"/api/v1/blocks?tx_id="+noID); got.header.Get("X-Catching-Up") != "" {
+		t.Errorf("caught up: got X-Catching-Up %q", got.header.Get("X-Catching-Up"))
+	}
+	fake.Behind = &node.CatchUp{Blocks: 7, Votes: 28, Newest: time.Unix(1_500_000_000, 0)}
+	const want = "7 blocks and 28 votes read, the newest block of 2017-07-14T02:40:00Z"
+	if got := get(t, base+"/api/v1/blocks?tx_id="+noID); got.status != 200 || got.header.Get("X-Catching-Up") != want {
+		t.Errorf("behind: got %d, X-Catching-Up %q, want %q", got.status, got.header.Get("X-Catching-Up"), want)
+	}
+}

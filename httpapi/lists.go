@@ -111,7 +111,7 @@ func serveList[T any](s *Server, c echo.Context, q query, l list[T]) error {
 			return err
 		}
 	}
-	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true, room: s.roomOf(c)}
+	r := &reader[T]{list: &l, cursor: cursor, size: l.step.first, buf: []byte{'['}, empty: true, room: roomFor(c, s.lists)}
 	defer r.room.free()
 	if limit > 0 {
 		return servePage(s, c, r, limit)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/couchledger/couchledger/canonical"
 	"github.com/couchledger/couchledger/node"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
@@ -134,7 +135,7 @@ func (s *Server) listBlocks(c echo.Context, q query) error {
 	if err != nil {
 		return err
 	}
-	status, err := q.oneOf("status", "UNDECIDED", "VALID", "INVALID")
+	status, err := q.oneOf("status", "UNDECIDED", "VALID", "INVALID", "DISPUTED")
 	if err != nil {
 		return err
 	}
@@ -165,4 +166,42 @@ func (s *Server) listVotes(c echo.Context, q query) error {
 		},
 		add: func(dst, vote []byte) []byte { return append(dst, vote...) },
 	})
+}
+
+// listFaults answers with the faults that the node met.
+func (s *Server) listFaults(c echo.Context, q query) error {
+	return serveList(s, c, q, list[journal.Fault]{name: "faults", step: bodyStep, fetch: s.node.Faults, add: appendFault})
+}
+
+// appendFault gives {"block": …, "document": …, "evidence": […], "kind": …,
+// "node": …, "seen": …, "what": …}, null for what a fault has not. Evidence is
+// shown as the JSON that it is, and as text where it was cut or is a key.
+func appendFault(dst []byte, f journal.Fault) []byte {
+	text := func(name, value string) {
+		dst = append(dst, name...)
+		if value == "" {
+			dst = append(dst, "null"...)
+			return
+		}
+		dst = canonical.AppendString(dst, value)
+	}
+	text(`{"block":`, f.Block)
+	text(`,"document":`, f.Document)
+	dst = append(dst, `,"evidence":[`...)
+	for i, e := range f.Evidence {
+		if i > 0 {
+			dst = append(dst, ',')
+		}
+		if tree, err := canonical.Parse([]byte(e)); err == nil && tree.Kind() == canonical.Object {
+			dst = append(dst, tree.Bytes()...)
+		} else {
+			dst = canonical.AppendString(dst, strings.ToValidUTF8(e, "\ufffd"))
+		}
+	}
+	text(`],"kind":`, f.Kind)
+	text(`,"node":`, f.Node)
+	dst = append(dst, `,"seen":`...)
+	dst = strconv.AppendInt(dst, f.Seen, 10)
+	text(`,"what":`, f.What)
+	return append(dst, '}')
 }

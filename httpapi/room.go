@@ -9,9 +9,12 @@ import (
 )
 
 const (
-	// answerRoom bounds the bytes of answers that wait for their clients to take
-	// them. Clients may be any number, and slow.
-	answerRoom = 64 << 20
+	// listRoom and documentRoom bound the bytes of answers that wait for their
+	// clients to take them. Clients may be any number, and slow. Single documents
+	// have a room of their own: nobody who reads one stands behind a crowd that
+	// waits for lists.
+	listRoom     = 32 << 20
+	documentRoom = 32 << 20
 	// answerStall is how long a client may leave an answer lying while others
 	// wait for the room that it takes. When there is enough, it has
 	// Options.WriteTimeout for each part.
@@ -27,13 +30,14 @@ type room struct {
 	conn *gatedConn // of the request
 }
 
-// roomOf is a request's part of what all answers may take; nothing yet.
-func (s *Server) roomOf(c echo.Context) room { return room{of: s.waiting, conn: connOf(c.Request())} }
+// roomFor is a request's part of what all answers of its kind may take; nothing
+// yet.
+func roomFor(c echo.Context, of *budget) room { return room{of: of, conn: connOf(c.Request())} }
 
 // writeDocument answers with one document, which is thought to have guess bytes
 // until it is there.
 func (s *Server) writeDocument(c echo.Context, guess int64, read func(context.Context) ([]byte, error)) error {
-	r := s.roomOf(c)
+	r := roomFor(c, s.documents)
 	defer r.free()
 	for need := guess; ; {
 		if err := r.grow(c.Request().Context(), need); err != nil {

@@ -25,7 +25,7 @@ func TestUnreadDocuments(t *testing.T) {
 	s, base := start(t, hugeBlocks{fakenode.New()}, Options{})
 	id := strings.Repeat("a", 64)
 	var unread []net.Conn
-	for range 2 * answerRoom / ledger.MaxBlockBytes {
+	for range 2 * documentRoom / ledger.MaxBlockBytes {
 		conn := dialRaw(t, base, "")
 		// Else the system takes it all.
 		if err := conn.(*net.TCPConn).SetReadBuffer(4 << 10); err != nil {
@@ -35,9 +35,9 @@ func TestUnreadDocuments(t *testing.T) {
 		fmt.Fprintf(conn, "GET /api/v1/blocks/%s HTTP/1.1\r\nHost: x\r\n\r\n", id)
 	}
 	free := func() int64 {
-		s.waiting.mu.Lock()
-		defer s.waiting.mu.Unlock()
-		return s.waiting.free
+		s.documents.mu.Lock()
+		defer s.documents.mu.Unlock()
+		return s.documents.free
 	}
 	eventually(t, "the room is not taken", func() bool { return free() < ledger.MaxBlockBytes })
 	if got := get(t, base+"/api/v1/blocks/"+id); got.status != 200 || len(got.body) != ledger.MaxBlockBytes {
@@ -49,5 +49,22 @@ func TestUnreadDocuments(t *testing.T) {
 	for _, conn := range unread {
 		conn.Close()
 	}
-	eventually(t, "the room is not given back", func() bool { return free() == answerRoom })
+	eventually(t, "the room is not given back", func() bool { return free() == documentRoom })
+}
+
+// TestDocumentBesideLists: a single document is answered while the room for
+// lists is taken, and others wait for it.
+func TestDocumentBesideLists(t *testing.T) {
+	s, base := start(t, hugeBlocks{fakenode.New()}, Options{})
+	if err := s.lists.wait(t.Context(), listRoom, nil); err != nil {
+		t.Fatal(err)
+	}
+	waits, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- s.lists.wait(waits, 1, nil) }()
+	if got := get(t, base+"/api/v1/blocks/"+strings.Repeat("a", 64)); got.status != 200 {
+		t.Errorf("got status %d", got.status)
+	}
+	stop()
+	<-ended
 }

@@ -42,6 +42,7 @@ func (s *Server) routes() []route {
 		{method: get, path: "/api/v1/blocks", params: []string{"tx_id", "status", "limit", "bookmark"}, handle: s.listBlocks, needs: MayQuery},
 		{method: get, path: "/api/v1/blocks/:id", handle: s.getBlock, needs: MayQuery},
 		{method: get, path: "/api/v1/votes", params: []string{"block_id", "limit", "bookmark"}, handle: s.listVotes, needs: MayQuery},
+		{method: get, path: "/api/v1/faults", params: []string{"limit", "bookmark"}, handle: s.listFaults, needs: MayQuery},
 		{method: post, path: "/api/v1/query", handle: s.postQuery, needs: MayQuery},
 		{method: post, path: "/api/v1/query/explain", handle: s.explainQuery, needs: MayQuery},
 		{method: get, path: "/api/v1/streams/valid_tx", handle: s.streamValid, side: true, needs: MayQuery},
@@ -108,6 +109,9 @@ func (s *Server) wrap(r route) echo.HandlerFunc {
 func (s *Server) answer(c echo.Context, r route) error {
 	if err := s.authorize(c, r.needs); err != nil {
 		return err
+	}
+	if up, behind := s.node.CatchingUp(); behind {
+		c.Response().Header().Set(headerCatchingUp, up.String())
 	}
 	if r.side {
 		return r.handle(c, query{})

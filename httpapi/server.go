@@ -158,9 +158,10 @@ type Server struct {
 	rates   *rates        // nil without a bound
 	slots   chan struct{} // one per running request, nil without a cap
 
-	reading *budget // bytes of large bodies held while they arrive
-	parsing *budget // bytes of large bodies being validated
-	waiting *budget // bytes of answers that clients have not taken yet
+	reading   *budget // bytes of large bodies held while they arrive
+	parsing   *budget // bytes of large bodies being validated
+	lists     *budget // bytes of answers that clients have not taken yet: lists
+	documents *budget // and single documents
 
 	running context.Context // ends when Shutdown begins
 	halt    context.CancelFunc
@@ -170,13 +171,14 @@ type Server struct {
 func New(api node.API, opts Options) *Server {
 	opts.setDefaults()
 	s := &Server{
-		node:    api,
-		opts:    opts,
-		log:     opts.Logger,
-		echo:    echo.New(),
-		reading: newBudget(readBudgetBodies * opts.MaxBodyBytes),
-		parsing: newBudget(opts.MaxBodyBytes),
-		waiting: newBudget(answerRoom),
+		node:      api,
+		opts:      opts,
+		log:       opts.Logger,
+		echo:      echo.New(),
+		reading:   newBudget(readBudgetBodies * opts.MaxBodyBytes),
+		parsing:   newBudget(opts.MaxBodyBytes),
+		lists:     newBudget(listRoom),
+		documents: newBudget(documentRoom),
 	}
 	s.running, s.halt = context.WithCancel(context.Background())
 	s.metrics = newMetrics(opts.Registry)

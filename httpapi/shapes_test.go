@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/couchledger/couchledger/httpapi/internal/fakenode"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
@@ -66,6 +67,11 @@ func TestDocumentedExamples(t *testing.T) {
 	}
 	output := func(id, index string) string { return `"../transactions/` + id + `/outputs/` + index + `"` }
 
+	n.Met = []journal.Fault{
+		{Kind: "two-verdicts", Node: someKey, Block: block, Document: "votes/x", What: "it lied", Seen: 7, Evidence: []string{`{"a": 1}`, "a key", `{"cut… (9 bytes)`}},
+		{Kind: "not-a-vote", Document: "votes/y", What: "garbage", Seen: 8},
+	}
+
 	for _, test := range []struct {
 		path     string
 		status   int
@@ -103,6 +109,10 @@ func TestDocumentedExamples(t *testing.T) {
 		{"/api/v1/blocks?tx_id=" + noID, 200, "[]", ""},
 		{"/api/v1/votes?block_id=" + block, 200, votes, ""},
 		{"/api/v1/votes?block_id=" + noID, 200, "[]", ""},
+		{"/api/v1/faults", 200, `[{"block":"` + block + `","document":"votes/x","evidence":[{"a":1},"a key","{\"cut… (9 bytes)"],` +
+			`"kind":"two-verdicts","node":"` + someKey + `","seen":7,"what":"it lied"},` +
+			`{"block":null,"document":"votes/y","evidence":[],"kind":"not-a-vote","node":null,"seen":8,"what":"garbage"}]`, ""},
+		{"/api/v1/faults?bookmark=x", 400, "", ""},
 		{"/healthz", 200, `{"status":"alive"}`, ""},
 		{"/readyz", 200, `{"status":"ready"}`, ""},
 	} {

@@ -141,9 +141,6 @@ func (c *backupCall) withSource(ctx context.Context, o *archive.BackupOptions, d
 	if err != nil {
 		return err
 	}
-	if o.Rules, err = rulesOf(settings); err != nil {
-		return err
-	}
 	return c.a.withLogger(settings, func(logger *slog.Logger) (err error) {
 		db, err := openExisting(ctx, settings, logger)
 		if err == nil {

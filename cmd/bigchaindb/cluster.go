@@ -121,40 +121,98 @@ func (a *app) setSpread(ctx context.Context, db statedb.Sharder, s spread, n int
 	return nil
 }
 
+// replicasArgs is how the commands for copies are used.
+const replicasArgs = "ADDRESS..."
+
 func (a *app) addReplicasCommand() *cobra.Command {
-	return a.membersCommand("add-replicas", "Add members to MongoDB's replica set",
-		`Add members to MongoDB's replica set, one after the other. Each is a mongod that
-runs with the set's name (--replSet) and is reached by all others at host:port.`, a.addMembers)
+	var dryRun, guardBacklog bool
+	cmd := &cobra.Command{
+		Use:   "add-replicas " + replicasArgs,
+		Short: "CouchDB: copy a peer's ledger from now on. MongoDB: add members to the replica set",
+		Long: `With CouchDB, have it copy backlog, blocks and votes from the CouchDBs of other
+members of the federation, from now on, for ever. ADDRESS is http://USER@HOST:5984,
+or https, with the user that the peer's operator has made with allow-peer; the
+password is asked for. A peer whose ledger has another name has it as the path. A
+peer that is there already is copied from its beginning again, which a ledger that
+was restored from a dump needs. What is copied can add documents, and can neither
+change nor delete any; for the backlog only with --guard-backlog, which costs some
+speed and holds off peers whose server lies.
+
+With MongoDB, add members to the replica set, one after the other. ADDRESS is
+HOST:PORT of a mongod that runs with the set's name (--replSet) and is reached by
+all others there.`,
+		Args: someReplicas,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withReplicas(cmd, args,
+				func(ctx context.Context, db peersDB, peers []statedb.Peer) error {
+					return a.addPeers(ctx, db, peers, guardBacklog, dryRun)
+				},
+				func(ctx context.Context, set statedb.ReplicaSet, hosts []string) error {
+					return a.addMembers(ctx, set, hosts, dryRun)
+				})
+		},
+	}
+	cmd.Flags().BoolVar(&guardBacklog, "guard-backlog", false, "CouchDB: have the backlog guarded, too")
+	dryRunFlag(cmd, &dryRun)
+	return cmd
 }
 
 func (a *app) removeReplicasCommand() *cobra.Command {
-	return a.membersCommand("remove-replicas", "Remove members from MongoDB's replica set",
-		`Remove members from MongoDB's replica set, one after the other. The primary is
-not removed.`, a.removeMembers)
-}
-
-func (a *app) membersCommand(name, short, long string,
-	change func(ctx context.Context, set statedb.ReplicaSet, hosts []string, dryRun bool) error) *cobra.Command {
-	var hosts []string
 	var dryRun bool
 	cmd := &cobra.Command{
-		Use:   name + " HOST:PORT...",
-		Short: short,
-		Long:  long,
-		Args: func(cmd *cobra.Command, args []string) (err error) {
-			if hosts, err = memberHosts(args); err != nil {
-				return &usageError{cmd, fmt.Errorf("%s: %w", name, err)}
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return withAdmin(cmd, a, configs.MongoDB, func(ctx context.Context, set statedb.ReplicaSet) error {
-				return change(ctx, set, hosts, dryRun)
-			})
+		Use:   "remove-replicas " + replicasArgs,
+		Short: "CouchDB: copy a peer's ledger no more. MongoDB: remove members from the replica set",
+		Long: `With CouchDB, end the copying from peers; what was copied stays. ADDRESS is
+http://HOST:5984.
+
+With MongoDB, remove members from the replica set, one after the other. ADDRESS is
+HOST:PORT. The primary is not removed.`,
+		Args: someReplicas,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.withReplicas(cmd, args,
+				func(ctx context.Context, db peersDB, peers []statedb.Peer) error {
+					return a.removePeers(ctx, db, peers, dryRun)
+				},
+				func(ctx context.Context, set statedb.ReplicaSet, hosts []string) error {
+					return a.removeMembers(ctx, set, hosts, dryRun)
+				})
 		},
 	}
 	dryRunFlag(cmd, &dryRun)
 	return cmd
+}
+
+func someReplicas(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	return &usageError{cmd, fmt.Errorf("%s: expected at least one address: http://USER@HOST:5984 for CouchDB, HOST:PORT for MongoDB", cmd.Name())}
+}
+
+// withReplicas judges the addresses by the settings' backend, and calls what is to
+// be done there.
+func (a *app) withReplicas(cmd *cobra.Command, args []string,
+	couch func(context.Context, peersDB, []statedb.Peer) error, mongo func(context.Context, statedb.ReplicaSet, []string) error) error {
+	settings, err := a.load()
+	if err != nil {
+		return err
+	}
+	wrong := func(err error) error { return &usageError{cmd, fmt.Errorf("%s: %w", cmd.Name(), err)} }
+	switch settings.Database.Backend {
+	case configs.CouchDB:
+		peers, err := peerAddresses(args, settings.Database.Name)
+		if err != nil {
+			return wrong(err)
+		}
+		return withAdmin(cmd, a, configs.CouchDB, func(ctx context.Context, db peersDB) error { return couch(ctx, db, peers) })
+	case configs.MongoDB:
+		hosts, err := memberHosts(args)
+		if err != nil {
+			return wrong(err)
+		}
+		return withAdmin(cmd, a, configs.MongoDB, func(ctx context.Context, set statedb.ReplicaSet) error { return mongo(ctx, set, hosts) })
+	}
+	return fmt.Errorf("%s is for the backends %s and %s, and database.backend is %s", cmd.Name(), configs.CouchDB, configs.MongoDB, settings.Database.Backend)
 }
 
 // addMembers adds the hosts that are no members yet.

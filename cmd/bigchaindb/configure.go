@@ -15,23 +15,48 @@ import (
 )
 
 func (a *app) configureCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:       "configure BACKEND",
-		Short:     "Write a config file with a new key pair",
-		Long:      "Write a config file with a new key pair, for one of the backends " + strings.Join(configs.Backends, ", ") + ".\nA file that is there is kept beside as .bak.",
+	cmd := &cobra.Command{
+		Use:   "configure BACKEND | configure --nodes N [BACKEND] DIR",
+		Short: "Write a config file with a new key pair",
+		Long: "Write a config file with a new key pair, for one of the backends " + strings.Join(configs.Backends, ", ") + ".\nA file that is there is kept beside as .bak.\n\n" +
+			"With --nodes N, write the files of N nodes that share one database into the folder DIR, for a federation on this machine:\n" +
+			testConfig + "0 and so on, each with the keys of the others in its keyring and a port of its own. Nothing is asked then;\n" +
+			"what is in the environment counts for all.",
 		ValidArgs: configs.Backends,
 		Args: func(cmd *cobra.Command, args []string) error {
-			backends := strings.Join(configs.Backends, ", ")
-			if len(args) != 1 {
-				return &usageError{cmd, fmt.Errorf("configure takes one backend: %s", backends)}
+			var err error
+			if cmd.Flags().Changed(nodesFlag) {
+				_, _, err = a.nodesArgs(args)
+			} else if len(args) != 1 {
+				err = fmt.Errorf("configure takes one backend: %s", strings.Join(configs.Backends, ", "))
+			} else {
+				err = knownBackend(args[0])
 			}
-			if !slices.Contains(configs.Backends, args[0]) {
-				return &usageError{cmd, fmt.Errorf("there is no backend %q: choose one of %s", args[0], backends)}
+			if err != nil {
+				return &usageError{cmd, err}
 			}
 			return nil
 		},
-		RunE: func(_ *cobra.Command, args []string) error { return a.configure(args[0]) },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if !cmd.Flags().Changed(nodesFlag) {
+				return a.configure(args[0])
+			}
+			backend, folder, err := a.nodesArgs(args)
+			if err != nil {
+				return err
+			}
+			return a.configureNodes(backend, folder)
+		},
 	}
+	cmd.Flags().IntVar(&a.nodes, nodesFlag, 0, "how many nodes of a federation to write config files for")
+	return cmd
+}
+
+func knownBackend(name string) error {
+	if !slices.Contains(configs.Backends, name) {
+		return fmt.Errorf("there is no backend %q: choose one of %s", name, strings.Join(configs.Backends, ", "))
+	}
+	return nil
 }
 
 func (a *app) configure(backend string) error {

@@ -11,9 +11,6 @@ import (
 
 // memberHosts takes arguments of the form host:port, each once.
 func memberHosts(args []string) ([]string, error) {
-	if len(args) == 0 {
-		return nil, errors.New("expected at least one host:port, such as server1.com:27017")
-	}
 	for i, arg := range args {
 		if err := checkHostPort(arg); err != nil {
 			return nil, fmt.Errorf("%q is not host:port, such as server1.com:27017, 10.0.0.1:27017 or [::1]:27017: %w", arg, err)

@@ -30,6 +30,10 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 	if err != nil {
 		return false, err
 	}
+	rules, err := rulesOf(settings)
+	if err != nil {
+		return false, err
+	}
 	db, err := openDatabase(ctx, settings, logger, nil)
 	if err != nil {
 		return false, err
@@ -39,10 +43,36 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 	if err != nil {
 		return false, err
 	}
-	if created, err = node.Init(ctx, db, key, settings.Keyring); err != nil {
+	if created, err = initLedger(ctx, db, key, settings.Keyring, rules, logger); err != nil {
 		return created, err
 	}
 	return created, node.DeployIndexes(ctx, db, all, progress)
+}
+
+// genesisEvery is how often is looked whether the genesis block has come.
+const genesisEvery = time.Second
+
+// initLedger is node.Init, but waits for the genesis block where that is to come
+// from peers.
+func initLedger(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string, rules consensus.Rules, logger *slog.Logger) (created bool, err error) {
+	for tries := 0; ; tries++ {
+		made, err := node.Init(ctx, db, key, keyring, rules)
+		created = created || made
+		if !errors.Is(err, node.ErrAwaitsGenesis) {
+			return created, err
+		}
+		if tries == 0 {
+			logger.Info("waiting for the genesis block of a peer; to begin a ledger, call `bigchaindb init` before `bigchaindb add-replicas`")
+		}
+		if err := statedb.Sleep(ctx, genesisEvery); err != nil {
+			return created, node.ErrAwaitsGenesis
+		}
+		if r, ok := db.(statedb.Replicated); ok {
+			if err := r.RevivePeers(ctx); err != nil {
+				return created, err
+			}
+		}
+	}
 }
 
 // rulesOf returns the consensus rules of the settings.
@@ -97,7 +127,12 @@ func startNode(ctx context.Context, settings configs.Settings, logger *slog.Logg
 	}
 	defer func() { err = errors.Join(err, db.Close()) }()
 	o.DB, o.Registry = db, registry
-	if _, err := node.Init(ctx, db, o.Key, settings.Keyring); err != nil {
+	// Of several first blocks the node may know its own.
+	several := (*node.OtherGenesisError)(nil)
+	if _, err := initLedger(ctx, db, o.Key, settings.Keyring, o.Rules, logger); err != nil && !errors.As(err, &several) {
+		if errors.Is(err, node.ErrAwaitsGenesis) && ctx.Err() != nil {
+			return nil // told to stop
+		}
 		return err
 	}
 	n, err := node.Open(ctx, o)

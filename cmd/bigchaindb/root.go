@@ -57,6 +57,7 @@ type app struct {
 	logLevel    string // -l in lower case, "" when not given
 	tempKeypair bool
 	rethinkDB   bool // --dev-start-rethinkdb
+	nodes       int  // of configure --nodes
 }
 
 // run is the whole command: args without the program's name, environ in the
@@ -131,7 +132,8 @@ func (a *app) root() *cobra.Command {
 	root.AddCommand(a.configureCommand(), a.showConfigCommand(), a.exportCommand(),
 		a.initCommand(), a.dropCommand(), a.startCommand(), a.indexesCommand(), a.verifyCommand(), a.backupCommand(), a.restoreCommand(),
 		a.reindexCommand(), a.benchCommand(), a.tokenCommand(),
-		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand())
+		a.setShardsCommand(), a.setReplicasCommand(), a.addReplicasCommand(), a.removeReplicasCommand(),
+		a.replicasCommand(), a.allowPeerCommand(), a.forbidPeerCommand())
 	return root
 }
 

@@ -96,11 +96,7 @@ func (c *verifyCall) run(ctx context.Context, files []string) error {
 	if err != nil {
 		return err
 	}
-	rules, err := rulesOf(settings)
-	if err != nil {
-		return err
-	}
-	o := verify.Options{Ledger: nameOf(settings.Database), Derived: true, Rules: rules, Scratch: verifyFolder(settings)}
+	o := verify.Options{Ledger: nameOf(settings.Database), Derived: true, Scratch: verifyFolder(settings)}
 	if c.scratch != "" {
 		o.Scratch = verifyIn(c.scratch)
 	}

@@ -37,13 +37,23 @@ func (r *verifyText) finding(f verify.Finding) error {
 	return nil
 }
 
+// countsOf lists blocks by status; disputed ones are so rare that they are
+// left out where there are none.
+func countsOf(b verify.Blocks) string {
+	text := fmt.Sprintf("%d valid, %d undecided, %d invalid", b.Valid, b.Undecided, b.Invalid)
+	if b.Disputed > 0 {
+		text += fmt.Sprintf(", %d disputed", b.Disputed)
+	}
+	return text
+}
+
 func (r *verifyText) end(o verify.Options, report *verify.Report) error {
 	w := &lines{out: r.out}
 	w.add("ledger        %s", o.Ledger)
 	w.add("first block   %s", report.Genesis)
-	w.add("federation    members: %d, epochs: %d", report.Members, report.Epochs)
-	w.add("blocks        %d: %d valid, %d undecided, %d invalid",
-		report.Blocks.Valid+report.Blocks.Undecided+report.Blocks.Invalid, report.Blocks.Valid, report.Blocks.Undecided, report.Blocks.Invalid)
+	w.add("federation    members: %d, epochs: %d; decides by %s", report.Members, report.Epochs, report.Rules)
+	b := report.Blocks
+	w.add("blocks        %d: %s", b.Valid+b.Undecided+b.Invalid+b.Disputed, countsOf(b))
 	w.add("transactions  %d in valid blocks", report.Transactions)
 	w.add("votes         %d", report.Votes)
 	if o.Derived {

@@ -115,7 +115,7 @@ func servedLedger(t *testing.T, opts httpapi.Options) *httpapi.Server {
 		t.Fatal(err)
 	}
 	db := u.open()
-	if _, err := node.Init(t.Context(), db, key, nil); err != nil {
+	if _, err := node.Init(t.Context(), db, key, nil, nil); err != nil {
 		t.Fatal(err)
 	}
 	n, err := node.Open(t.Context(), node.Options{DB: db, StatePath: filepath.Join(u.home, "state"), Key: key})

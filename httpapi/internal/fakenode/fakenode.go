@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/couchledger/couchledger/node"
+	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
 )
 
@@ -25,6 +26,10 @@ type Node struct {
 	Hook func(method, arg string) error
 	// Manual keeps what is posted in the backlog until Decide.
 	Manual bool
+	// Met is what Faults lists.
+	Met []journal.Fault
+	// Behind is what CatchingUp returns, unless nil.
+	Behind *node.CatchUp
 	// Retry is what RetryAfter returns.
 	Retry time.Duration
 
@@ -331,6 +336,19 @@ func page[T any](list []T, p node.Page) ([]T, string, error) {
 
 // Ready implements node.API.
 func (n *Node) Ready() error { return n.hook("Ready", "") }
+
+// Faults implements node.API.
+func (n *Node) Faults(_ context.Context, p node.Page) ([]journal.Fault, string, error) {
+	return page(n.Met, p)
+}
+
+// CatchingUp implements node.API.
+func (n *Node) CatchingUp() (node.CatchUp, bool) {
+	if n.Behind == nil {
+		return node.CatchUp{}, false
+	}
+	return *n.Behind, true
+}
 
 // RetryAfter implements node.API.
 func (n *Node) RetryAfter() time.Duration { return n.Retry }
