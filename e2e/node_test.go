@@ -275,18 +275,27 @@ func (n *node) peakMemory() int64 {
 	return kb << 10
 }
 
-// metric returns a figure that the node publishes.
+// metric returns a figure that the node publishes, summed over its labels.
 func (n *node) metric(name string) (float64, error) {
 	a, err := n.do(http.MethodGet, "/metrics", nil)
 	if err != nil {
 		return 0, err
 	}
+	sum, found := 0.0, false
 	for line := range strings.Lines(string(a.body)) {
-		if value, ok := strings.CutPrefix(line, name+" "); ok {
-			return strconv.ParseFloat(strings.TrimSpace(value), 64)
+		if !strings.HasPrefix(line, name+" ") && !strings.HasPrefix(line, name+"{") {
+			continue
 		}
+		value, err := strconv.ParseFloat(strings.TrimSpace(line[strings.LastIndexByte(line, ' '):]), 64)
+		if err != nil {
+			return 0, err
+		}
+		sum, found = sum+value, true
 	}
-	return 0, fmt.Errorf("there is no metric %s", name)
+	if !found {
+		return 0, fmt.Errorf("there is no metric %s", name)
+	}
+	return sum, nil
 }
 
 // expectLog wants one line of the log that checkLog would take for a fault,

@@ -31,7 +31,7 @@ var soakFigures = []struct {
 func reportSoak(t *testing.T, list []window) {
 	calm := slices.DeleteFunc(slices.Clone(list), func(w window) bool { return w.struck })
 	if len(calm) < 3 {
-		t.Fatalf("%d windows without a restart of %d: too few to show anything", len(calm), len(list))
+		t.Fatalf("of %d windows %d were without a restart: too few to show anything", len(list), len(calm))
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "%d windows of %v, %d of them without a restart; first third, last third (without restarts):\n", len(list), soakWindow, len(calm))

@@ -106,8 +106,13 @@ func testTwoNodes(t *testing.T, b backend) {
 	}
 }
 
-func keysOf(own, other ledger.KeyPair) []string {
+// keysOf is the environment of a member with its own key, and the others'.
+func keysOf(own ledger.KeyPair, others ...ledger.KeyPair) []string {
+	keyring := make([]string, len(others))
+	for i, other := range others {
+		keyring[i] = other.Public
+	}
 	return []string{
-		"BIGCHAINDB_KEYPAIR_PUBLIC=" + own.Public, "BIGCHAINDB_KEYPAIR_PRIVATE=" + own.Private(), "BIGCHAINDB_KEYRING=" + other.Public,
+		"BIGCHAINDB_KEYPAIR_PUBLIC=" + own.Public, "BIGCHAINDB_KEYPAIR_PRIVATE=" + own.Private(), "BIGCHAINDB_KEYRING=" + strings.Join(keyring, ":"),
 	}
 }
