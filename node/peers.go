@@ -85,12 +85,9 @@ func (n *Node) watchPeers(ctx context.Context) error {
 	}
 	for sleep(ctx, peersEvery) {
 		err := n.retry(ctx, "peers", func() error {
-			peers, err := r.HasPeers(ctx)
+			peers, err := r.TendPeers(ctx)
 			if err == nil {
 				n.replicated.Store(peers)
-			}
-			if err == nil && peers {
-				err = r.RevivePeers(ctx)
 			}
 			return err
 		})

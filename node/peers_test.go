@@ -15,8 +15,8 @@ import (
 // peered is a database that is copied from others.
 type peered struct{ statedb.DB }
 
-func (peered) HasPeers(context.Context) (bool, error) { return true, nil }
-func (peered) RevivePeers(context.Context) error      { return nil }
+func (peered) HasPeers(context.Context) (bool, error)  { return true, nil }
+func (peered) TendPeers(context.Context) (bool, error) { return true, nil }
 
 // TestAwaitGenesis: who has peers does not begin a ledger of his own.
 func TestAwaitGenesis(t *testing.T) {

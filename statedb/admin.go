@@ -94,13 +94,13 @@ type Copies struct {
 // Replicated is an adapter whose documents may also come from other operators'
 // databases: CouchDB's.
 type Replicated interface {
-	// HasPeers reports whether tables are copied from anywhere. It is cheap.
+	// HasPeers reports whether tables are copied from anywhere.
 	HasPeers(ctx context.Context) (bool, error)
 
-	// RevivePeers has copying that broke off go on where the peer answers again.
-	// The database would do so by itself, after minutes. It is called every few
-	// seconds, by one caller at a time.
-	RevivePeers(ctx context.Context) error
+	// TendPeers does so as well, and has copying that broke off go on where the
+	// peer answers again. The database would do so by itself, after minutes. It is
+	// called every few seconds, by one caller at a time.
+	TendPeers(ctx context.Context) (bool, error)
 }
 
 // Replicator is an adapter that has its tables copied from other operators'

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -13,7 +12,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -53,34 +51,16 @@ func TestDevRethinkDBRefusals(t *testing.T) {
 	newUser(t).must(2, "show-config"+flag, "", "--dev-start-rethinkdb is an option of start")
 }
 
-// devLog is a log that can be read while it is written.
-type devLog struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *devLog) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *devLog) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
-}
-
 // newDev gives a devRethinkDB with its log, and settings that put it on a free
 // port. It is stopped with the test.
-func newDev(t *testing.T) (*devRethinkDB, configs.Settings, *devLog) {
+func newDev(t *testing.T) (*devRethinkDB, configs.Settings, *transcript) {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer listener.Close()
-	log := &devLog{}
+	log := &transcript{}
 	d := &devRethinkDB{log: slog.New(slog.NewTextHandler(log, nil))}
 	t.Cleanup(d.stop)
 	return d, configs.Settings{File: filepath.Join(t.TempDir(), "c"), Database: configs.Database{

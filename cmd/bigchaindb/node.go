@@ -53,24 +53,34 @@ func initNode(ctx context.Context, settings configs.Settings, logger *slog.Logge
 const genesisEvery = time.Second
 
 // initLedger is node.Init, but waits for the genesis block where that is to come
-// from peers.
+// from peers. A database that goes away meanwhile is waited for as well.
 func initLedger(ctx context.Context, db statedb.DB, key ledger.KeyPair, keyring []string, rules consensus.Rules, logger *slog.Logger) (created bool, err error) {
-	for tries := 0; ; tries++ {
+	waits, fails := false, false
+	for {
 		made, err := node.Init(ctx, db, key, keyring, rules)
 		created = created || made
-		if !errors.Is(err, node.ErrAwaitsGenesis) {
+		if !waits && !errors.Is(err, node.ErrAwaitsGenesis) || err == nil {
 			return created, err
 		}
-		if tries == 0 {
+		if !waits {
+			waits = true
 			logger.Info("waiting for the genesis block of a peer; to begin a ledger, call `bigchaindb init` before `bigchaindb add-replicas`")
 		}
+		if r, ok := db.(statedb.Replicated); ok && errors.Is(err, node.ErrAwaitsGenesis) {
+			_, err = r.TendPeers(ctx)
+		}
+		away := errors.Is(err, statedb.ErrUnavailable)
+		switch {
+		case err != nil && !away:
+			return created, err
+		case away && !fails:
+			logger.Warn("the database fails; trying again until it works", "error", err)
+		case fails && !away:
+			logger.Info("the database works again")
+		}
+		fails = away
 		if err := statedb.Sleep(ctx, genesisEvery); err != nil {
 			return created, node.ErrAwaitsGenesis
-		}
-		if r, ok := db.(statedb.Replicated); ok {
-			if err := r.RevivePeers(ctx); err != nil {
-				return created, err
-			}
 		}
 	}
 }

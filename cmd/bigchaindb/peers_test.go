@@ -4,8 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/couchledger/couchledger/node"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -66,7 +69,7 @@ type copying struct {
 }
 
 func (c *copying) HasPeers(context.Context) (bool, error)             { return len(c.peers) > 0, nil }
-func (c *copying) RevivePeers(context.Context) error                  { return nil }
+func (c *copying) TendPeers(context.Context) (bool, error)            { return len(c.peers) > 0, nil }
 func (c *copying) Peers(context.Context) ([]statedb.Copies, error)    { return c.peers, nil }
 func (c *copying) ForbidReader(context.Context, string) (bool, error) { return true, nil }
 func (c *copying) AllowReader(context.Context, string, []statedb.CopiedTable) (string, error) {
@@ -173,4 +176,53 @@ http://a.com:5984/own  votes    crashing  ?    0       2        {a, b�[2J}
 	if _, stderr := saying(func(a *app) error { return a.showPeers(nil, false) }); !strings.Contains(stderr, "copied from nowhere") {
 		t.Errorf("got %s", stderr)
 	}
+}
+
+// leaving is a database that is away for a while.
+type leaving struct {
+	*copying
+	away atomic.Int32 // how many more reads fail
+}
+
+func (l *leaving) Get(ctx context.Context, table string, ids []string) ([]statedb.Document, error) {
+	if l.away.Add(-1) >= 0 {
+		return nil, statedb.ErrUnavailable
+	}
+	return l.copying.Get(ctx, table, ids)
+}
+
+// TestDatabaseAwayWhileJoining: who waits for the genesis block also waits for his
+// own database, and says so once.
+func TestDatabaseAwayWhileJoining(t *testing.T) {
+	db, err := embedded.Open(t.TempDir(), embedded.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	var log transcript
+	l := &leaving{copying: &copying{DB: db, peers: []statedb.Copies{{}}}}
+	ended := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		_, err := initLedger(ctx, l, ledger.GenerateKeyPair(), nil, nil, slog.New(slog.NewTextHandler(&log, nil)))
+		ended <- err
+	}()
+	said := func(what string) {
+		t.Helper()
+		for deadline := time.Now().Add(20 * time.Second); strings.Count(log.String(), what) != 1; time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) || len(ended) > 0 {
+				t.Fatalf("it said %q %d times, want once: %s", what, strings.Count(log.String(), what), log.String())
+			}
+		}
+	}
+	said("waiting for the genesis block")
+	l.away.Store(2)
+	said("the database fails")
+	said("the database works again")
+	cancel()
+	if err := <-ended; !errors.Is(err, node.ErrAwaitsGenesis) {
+		t.Errorf("told to stop: got %v, want ErrAwaitsGenesis", err)
+	}
+	said("the database fails")
 }

@@ -2,12 +2,10 @@ package main
 
 import (
 	"bufio"
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -36,29 +34,11 @@ func openTerminal(t *testing.T) (keyboard, terminal *os.File) {
 	return keyboard, terminal
 }
 
-// screen collects what a terminal shows.
-type screen struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (s *screen) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.Write(p)
-}
-
-func (s *screen) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.text.String()
-}
-
 // TestPasswordIsNotEchoed answers two questions on a terminal: what is typed
 // shows for the first and not for the second.
 func TestPasswordIsNotEchoed(t *testing.T) {
 	keyboard, terminal := openTerminal(t)
-	shown := &screen{}
+	shown := &transcript{}
 	go io.Copy(shown, keyboard)
 	a := &app{stdin: bufio.NewReader(terminal), terminal: terminal, stderr: terminal}
 	wait := func(text string) {

@@ -110,7 +110,7 @@ func (l *line) Check(canonical.Value) error          { return nil }
 // HasPeers tells of what is no secret, so it does not wait.
 func (l *line) HasPeers(context.Context) (bool, error) { return len(l.w.links) > 0, l.alive() }
 
-func (l *line) RevivePeers(context.Context) error { return l.alive() }
+func (l *line) TendPeers(ctx context.Context) (bool, error) { return l.HasPeers(ctx) }
 
 func (l *line) Limits() statedb.Limits {
 	return statedb.Limits{MaxDocumentBytes: 8_000_000, MaxBatch: 100, Writers: 1}

@@ -70,7 +70,7 @@ type DB struct {
 	metrics *metrics
 	server  server
 	peers   atomic.Bool           // tables are copied from others, as far as was asked
-	away    map[statedb.Peer]bool // RevivePeers' own: who did not answer the last time
+	away    map[statedb.Peer]bool // TendPeers' own: who did not answer the last time
 
 	closed context.Context // done when Close was called
 	close  context.CancelFunc

@@ -275,14 +275,20 @@ func (db *DB) replications(ctx context.Context) (list []replication, err error) 
 
 // HasPeers reports whether tables are copied from anywhere.
 func (db *DB) HasPeers(ctx context.Context) (bool, error) {
+	list, err := db.listPeers(ctx)
+	return len(list) > 0, err
+}
+
+// listPeers lists what is copied, and remembers whether anything is.
+func (db *DB) listPeers(ctx context.Context) (list []replication, err error) {
 	if db.server.substitute {
-		return false, nil
+		return nil, nil
 	}
-	list, err := db.replications(ctx)
+	list, err = db.replications(ctx)
 	if err == nil {
 		db.peers.Store(len(list) > 0)
 	}
-	return len(list) > 0, err
+	return list, err
 }
 
 // Peers tells of all peers.
@@ -314,14 +320,18 @@ func (db *DB) Peers(ctx context.Context) (all []statedb.Copies, err error) {
 	return all, nil
 }
 
-// RevivePeers ends the pauses that CouchDB makes after a replication crashed, which
+// TendPeers ends the pauses that CouchDB makes after a replication crashed, which
 // grow up to hours, and restarts those from a peer that did not answer when it was
 // asked before: they may not have noticed yet.
-func (db *DB) RevivePeers(ctx context.Context) error {
-	list, err := db.replications(ctx)
+func (db *DB) TendPeers(ctx context.Context) (some bool, err error) {
+	list, err := db.listPeers(ctx)
 	if err != nil || len(list) == 0 {
-		return err
+		return false, err
 	}
+	return true, db.revive(ctx, list)
+}
+
+func (db *DB) revive(ctx context.Context, list []replication) error {
 	jobs, err := db.jobs(ctx)
 	if err != nil {
 		return err

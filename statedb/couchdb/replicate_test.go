@@ -86,7 +86,7 @@ func (f *federated) await(table, id string) statedb.Document {
 func (f *federated) eventually(what string, is func() bool) {
 	f.t.Helper()
 	for deadline := time.Now().Add(time.Minute); !is(); time.Sleep(20 * time.Millisecond) {
-		if err := f.here.RevivePeers(f.t.Context()); err != nil { // as a node does: a user that is new may not be known at once
+		if _, err := f.here.TendPeers(f.t.Context()); err != nil { // as a node does: a user that is new may not be known at once
 			f.t.Fatal(err)
 		}
 		if time.Now().After(deadline) {
