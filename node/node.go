@@ -88,6 +88,7 @@ type Node struct {
 	effects *effects
 	hub     *hub
 	waiters waiters
+	doubts  doubts
 
 	withheld   withheld
 	replicated atomic.Bool // the database is copied from others: see watchPeers

@@ -164,8 +164,10 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if status == consensus.Unknown && n.backlog.holds(txID) {
 		return waits, nil
 	}
-	if err := n.refusal(txID); err != nil {
+	if doubted, err := n.refusal(txID); err != nil {
 		return "", err
+	} else if doubted {
+		return waits, nil
 	}
 	if status == consensus.Disputed { // it waits as well, but what was valid is to be told apart
 		return status.String(), nil
@@ -181,20 +183,29 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	if status, _, err = n.state.TransactionStatus(txID); err != nil || status != consensus.Unknown {
 		return status.String(), err
 	}
-	if err := n.refusal(txID); err != nil {
+	if doubted, err := n.refusal(txID); err != nil {
 		return "", err
+	} else if doubted {
+		return waits, nil
 	}
 	return "", n.unknown()
 }
 
 // refusal returns why a transaction was refused, as a *RefusedError; nil if it
-// was not.
-func (n *Node) refusal(txID string) error {
+// was not. While a refusal may still be taken back it is doubted.
+func (n *Node) refusal(txID string) (doubted bool, err error) {
+	if n.doubts.has(txID) {
+		return true, nil
+	}
 	reason, err := n.journal.Refusal(n.clock(), txID)
 	if err != nil || reason == "" {
-		return err
+		return false, err
 	}
-	return &RefusedError{Reason: reason}
+	// It may have come between the two looks.
+	if n.doubts.has(txID) {
+		return true, nil
+	}
+	return false, &RefusedError{Reason: reason}
 }
 
 // unknown is the answer about what this node does not hold. Before it has

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"sync"
 
 	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
@@ -52,30 +53,77 @@ func (n *Node) refuseDocuments(ctx context.Context, refused []journal.Refusal, d
 			writes[i] = statedb.Write{ID: r.TxID, Rev: documents[i].Rev, Delete: true}
 		}
 		refused, documents = refused[len(part):], documents[len(part):]
-		if err := n.journal.Refuse(n.clock(), part); err != nil {
+		if err := n.refuseAt(ctx, part, writes); err != nil {
 			return err
-		}
-		var results []statedb.Result
-		err := n.retry(ctx, "backlog removal", func() (err error) {
-			results, err = n.db.Write(ctx, statedb.Backlog, writes)
-			return err
-		})
-		if err != nil {
-			return nil // ctx ended; they are refused again at the next start
-		}
-		for i, r := range part {
-			if results[i].Err != nil { // it is another document by now, or gone
-				if err := n.journal.Unrefuse(r.TxID); err != nil {
-					return err
-				}
-				continue
-			}
-			n.backlog.forget([]string{r.TxID})
-			n.waiters.settle(r.TxID, &RefusedError{Reason: r.Reason})
-			n.metrics.refused.Inc()
 		}
 	}
 	return nil
+}
+
+// refuseAt refuses documents, whose reasons are durable before they go. Until they
+// are gone nobody is told the reasons.
+func (n *Node) refuseAt(ctx context.Context, refused []journal.Refusal, writes []statedb.Write) error {
+	ids := make([]string, len(refused))
+	for i, r := range refused {
+		ids[i] = r.TxID
+	}
+	n.doubts.add(ids)
+	defer n.doubts.remove(ids)
+	if err := n.journal.Refuse(n.clock(), refused); err != nil {
+		return err
+	}
+	var results []statedb.Result
+	err := n.retry(ctx, "backlog removal", func() (err error) {
+		results, err = n.db.Write(ctx, statedb.Backlog, writes)
+		return err
+	})
+	if err != nil {
+		return nil // ctx ended; they are refused again at the next start
+	}
+	for i, r := range refused {
+		if results[i].Err != nil { // it is another document by now, or gone
+			if err := n.journal.Unrefuse(r.TxID); err != nil {
+				return err
+			}
+			continue
+		}
+		n.backlog.forget([]string{r.TxID})
+		n.doubts.remove([]string{r.TxID})
+		n.waiters.settle(r.TxID, &RefusedError{Reason: r.Reason})
+		n.metrics.refused.Inc()
+	}
+	return nil
+}
+
+// doubts are the transactions whose refusal may be taken back.
+type doubts struct {
+	mu  sync.RWMutex
+	ids map[string]bool
+}
+
+func (d *doubts) add(ids []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.ids == nil {
+		d.ids = map[string]bool{}
+	}
+	for _, id := range ids {
+		d.ids[id] = true
+	}
+}
+
+func (d *doubts) remove(ids []string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, id := range ids {
+		delete(d.ids, id)
+	}
+}
+
+func (d *doubts) has(id string) bool {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.ids[id]
 }
 
 func (n *Node) removeFromBacklog(ctx context.Context, ids []string) error {

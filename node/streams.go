@@ -128,7 +128,7 @@ func (n *Node) Await(ctx context.Context, txID string) error {
 	if err != nil || status == consensus.Valid {
 		return err
 	}
-	if err := n.refusal(txID); err != nil {
+	if _, err := n.refusal(txID); err != nil {
 		return err
 	}
 	select {
