@@ -48,6 +48,8 @@ type entry struct {
 	failed   string // the block with the greatest id that had it and came to nothing
 	// since is when this node began to see the entry in no live block.
 	since time.Time
+	// missed is when it was first asked for and was no longer in the database.
+	missed time.Time
 	room  int64 // bytes of the bound that it holds
 
 	done chan struct{} // closed when the write has ended; nil for entries from the feed
@@ -160,7 +162,7 @@ func (b *backlog) track(id, rev, assignee string) bool {
 	defer b.mu.Unlock()
 	if e, ok := b.entries[id]; ok {
 		if e.state != writing && e.rev != rev {
-			e.rev = rev
+			e.rev, e.missed = rev, time.Time{}
 			b.reassign(e, assignee)
 		}
 		return false
@@ -212,6 +214,26 @@ func (b *backlog) holds(id string) bool {
 	defer b.mu.Unlock()
 	e, ok := b.entries[id]
 	return ok && e.state != writing && e.assignee == b.self
+}
+
+// passingTime is how long a node does not say of an entry that another node removed
+// that nothing is known of it: the block that has it is on its way here, or it was
+// refused over there.
+const passingTime = 5 * time.Second
+
+// passes reports whether an entry that is no longer in the database was there a
+// moment ago.
+func (b *backlog) passes(id string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	e, ok := b.entries[id]
+	if !ok {
+		return false
+	}
+	if e.missed.IsZero() {
+		e.missed = time.Now()
+	}
+	return time.Since(e.missed) < passingTime
 }
 
 func (b *backlog) enqueue(e *entry) {

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -211,5 +213,70 @@ func TestRanking(t *testing.T) {
 		if firsts[m] < 150 || firsts[m] > 350 {
 			t.Errorf("member %s is first for %d of 1000 subjects", m, firsts[m])
 		}
+	}
+}
+
+// lateBlocks is a database whose blocks are told of late.
+type lateBlocks struct {
+	statedb.DB
+	late *sync.RWMutex // held while they are not told of
+}
+
+func (l lateBlocks) Changes(ctx context.Context, table, since string) (statedb.Feed, error) {
+	feed, err := l.DB.Changes(ctx, table, since)
+	if table == statedb.Bigchain && err == nil {
+		feed = lateFeed{feed, l.late}
+	}
+	return feed, err
+}
+
+type lateFeed struct {
+	statedb.Feed
+	late *sync.RWMutex
+}
+
+func (f lateFeed) Next(ctx context.Context) (statedb.Batch, error) {
+	batch, err := f.Feed.Next(ctx)
+	f.late.RLock()
+	defer f.late.RUnlock()
+	return batch, err
+}
+
+// TestDecidedElsewhere: a node that learns late of a decision does not say
+// meanwhile that there is no such transaction.
+func TestDecidedElsewhere(t *testing.T) {
+	folder := t.TempDir()
+	db := openEmbedded(t, folder)
+	t.Cleanup(func() { db.Close() })
+	a, b, c, alice := ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
+	blocks := lateBlocks{db, &sync.RWMutex{}}
+	n := startNode(t, filepath.Join(folder, "a"), a, sharing(blocks), among(b, c))
+	startNode(t, filepath.Join(folder, "b"), b, sharing(db), among(a, c))
+	startNode(t, filepath.Join(folder, "c"), c, sharing(db), among(a, b))
+	blocks.late.Lock()
+	tell := sync.OnceFunc(blocks.late.Unlock)
+	t.Cleanup(tell) // or it could not stop
+	var gone []*ledger.Transaction
+	for serial := 0; len(gone) < 5; serial++ { // those that the late node has to make itself stay
+		tx := newCreate(t, alice, serial)
+		n.mustPost(t, tx)
+		if n.backlog.holds(tx.ID) {
+			continue
+		}
+		gone = append(gone, tx)
+		eventually(t, "the entry has left the backlog", func() bool {
+			if status, err := n.TransactionStatus(t.Context(), tx.ID); status != "backlog" || err != nil {
+				t.Fatalf("transaction %s: got %q, %v, want backlog", tx.ID, status, err)
+			}
+			documents, err := db.Get(t.Context(), statedb.Backlog, []string{tx.ID})
+			return err == nil && documents[0].Rev == ""
+		})
+		if status, err := n.TransactionStatus(t.Context(), tx.ID); status != "backlog" || err != nil {
+			t.Errorf("transaction %s, decided elsewhere: got %q, %v, want backlog", tx.ID, status, err)
+		}
+	}
+	tell()
+	for _, tx := range gone {
+		n.mustBecomeValid(t, tx)
 	}
 }

@@ -185,7 +185,7 @@ func (n *Node) TransactionStatus(ctx context.Context, txID string) (string, erro
 	}
 	if doubted, err := n.refusal(txID); err != nil {
 		return "", err
-	} else if doubted {
+	} else if doubted || n.backlog.passes(txID) {
 		return waits, nil
 	}
 	return "", n.unknown()
