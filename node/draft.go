@@ -67,23 +67,22 @@ func (d *draft) add(e *entry, t *ledger.Transaction) error {
 	}
 	proof, err := n.check(t)
 	if err == nil {
-		err = n.rules.CheckSpends(t, proof, liveView(d.view, d.spenders))
-	}
-	if err == nil {
-		d.block = append(d.block, t)
-		for _, ref := range t.Spends() {
-			d.spent[ref] = t.ID
+		if err = n.rules.CheckSpends(t, proof, liveView(d.view, d.spenders)); err == nil {
+			d.block = append(d.block, t)
+			for _, ref := range t.Spends() {
+				d.spent[ref] = t.ID
+			}
+			return nil
 		}
-		return nil
+		if on, passes, err := n.mayPass(t, err, d.spenders); err != nil {
+			return err
+		} else if passes {
+			n.backlog.wait(e, on, func() bool { return on != "" && !n.isDecided(on) })
+			return nil
+		}
 	}
 	invalid, ok := asInvalid(err)
 	if !ok {
-		return err
-	}
-	if on, err := n.lagsBehind(t, invalid, d.spenders); err != nil || on != "" {
-		if err == nil {
-			n.backlog.wait(e, on, func() bool { return !n.isDecided(on) })
-		}
 		return err
 	}
 	d.refused = append(d.refused, journal.Refusal{TxID: t.ID, Reason: invalid.Error()})
@@ -104,55 +103,63 @@ func (m *maker) includes(tx string) bool {
 	return m.included[tx] != ""
 }
 
-// lagsBehind tells whether a fault may pass, and the transaction whose
-// decision it waits for; "" when it is there for good. An input that is not
-// decided, or not here yet, may become valid; a spend in a block that is not
-// decided may come to nothing.
-func (n *Node) lagsBehind(t *ledger.Transaction, invalid *ledger.ValidationError, extra func(ledger.OutputRef) []string) (string, error) {
+// mayPass tells whether a fault of a transaction's inputs may pass, and the
+// transaction whose decision it waits for; "" when it has passed meanwhile, as the
+// ledger goes on while it is looked at. An input that is not decided, or not here
+// yet, may become valid; a spend in a block that is not decided may come to nothing.
+// It is there for good only if the ledger shows so now.
+func (n *Node) mayPass(t *ledger.Transaction, fault error, extra func(ledger.OutputRef) []string) (on string, passes bool, err error) {
+	invalid, ok := asInvalid(fault)
+	if !ok {
+		return "", false, fault
+	}
+	if invalid.Kind != ledger.TransactionNotInValidBlock && invalid.Kind != ledger.InputDoesNotExist && invalid.Kind != ledger.DoubleSpend {
+		return "", false, nil
+	}
 	for _, ref := range t.Spends() {
 		output, spends, err := n.state.Output(ref)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
 		switch invalid.Kind {
 		case ledger.TransactionNotInValidBlock:
 			if output.Status == consensus.Undecided || output.Status == consensus.Disputed {
-				return ref.TxID, nil
+				on = ref.TxID
 			}
 		case ledger.InputDoesNotExist:
 			if output.Status != consensus.Unknown {
 				continue
 			}
-			// The transaction may be there though it has no such output.
-			if status, _, err := n.state.TransactionStatus(ref.TxID); err != nil || status == consensus.Unknown {
-				return ref.TxID, err
+			status, _, err := n.state.TransactionStatus(ref.TxID)
+			if err != nil {
+				return "", false, err
 			}
+			if status != consensus.Unknown { // it is there and has no such output
+				return "", false, nil
+			}
+			on = ref.TxID
 		case ledger.DoubleSpend:
-			on, final := "", false
 			for _, s := range spends {
+				if s.TxID == t.ID {
+					continue
+				}
 				status, err := n.state.BlockStatus(s.BlockID)
 				if err != nil {
-					return "", err
+					return "", false, err
 				}
-				final = final || status == consensus.Valid && s.TxID != t.ID
-				if s.TxID != t.ID {
-					on = s.TxID
+				if status == consensus.Valid {
+					return "", false, nil
 				}
+				on = s.TxID
 			}
 			for _, tx := range extra(ref) {
 				if tx != t.ID {
 					on = tx
 				}
 			}
-			if final {
-				return "", nil
-			}
-			if on != "" {
-				return on, nil
-			}
 		}
 	}
-	return "", nil
+	return on, true, nil
 }
 
 // isDecided reports whether a transaction is valid, or in no block at all, so
