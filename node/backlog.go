@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/semaphore"
@@ -50,7 +51,11 @@ type entry struct {
 	since time.Time
 	// missed is when it was first asked for and was no longer in the database.
 	missed time.Time
-	room  int64 // bytes of the bound that it holds
+	// spends is what it spends, kept only where each node refuses for itself;
+	// contested says that another transaction which spends that was decided.
+	spends    []ledger.OutputRef
+	contested bool
+	room      int64 // bytes of the bound that it holds
 
 	done chan struct{} // closed when the write has ended; nil for entries from the feed
 	err  error         // why the write failed; read after done
@@ -58,10 +63,11 @@ type entry struct {
 
 // backlog tracks the undecided transactions that this node knows of.
 type backlog struct {
-	self string
-	most int // undecided transactions with which posts are taken, 0 for no bound
-	room *semaphore.Weighted
-	wake chan struct{} // one token when the queue may have something
+	self       string
+	replicated *atomic.Bool // the node's
+	most       int          // undecided transactions with which posts are taken, 0 for no bound
+	room       *semaphore.Weighted
+	wake       chan struct{} // one token when the queue may have something
 
 	mu      sync.Mutex
 	entries map[string]*entry
@@ -71,14 +77,20 @@ type backlog struct {
 	spent map[ledger.OutputRef]string
 	// lag lists the entries that wait for a transaction to be decided.
 	lag map[string][]*entry
+	// rivals lists the entries that spend an output, of those with spends.
+	rivals map[ledger.OutputRef][]*entry
+	// contested lists entries of others that are, and contest has one token then.
+	contested []*entry
+	contest   chan struct{}
 	// pace is at which entries are decided.
 	pace pace
 }
 
 func newBacklog(n *Node, most int) *backlog {
 	return &backlog{
-		self: n.key.Public, most: most, room: semaphore.NewWeighted(maxWaitingBytes), wake: make(chan struct{}, 1),
+		self: n.key.Public, replicated: &n.replicated, most: most, room: semaphore.NewWeighted(maxWaitingBytes), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, spent: map[ledger.OutputRef]string{}, lag: map[string][]*entry{},
+		rivals: map[ledger.OutputRef][]*entry{}, contest: make(chan struct{}, 1),
 	}
 }
 
@@ -125,6 +137,9 @@ func (b *backlog) admit(ctx context.Context, t *ledger.Transaction) (e *entry, k
 	e = &entry{id: t.ID, tx: t, state: writing, since: time.Now(), room: room, done: make(chan struct{})}
 	b.entries[e.id] = e
 	b.claim(t)
+	if b.replicated.Load() {
+		b.watch(e, t.Spends())
+	}
 	return e, false, nil
 }
 
@@ -150,6 +165,7 @@ func (b *backlog) written(e *entry, rev, assignee string, err error) {
 	case assignee != b.self:
 		e.state = foreign
 		b.unload(e)
+		b.signalContest(e)
 	default:
 		b.enqueue(e)
 	}
@@ -187,6 +203,7 @@ func (b *backlog) reassign(e *entry, assignee string) {
 	case assignee != b.self && (e.state == queued || e.state == lagging):
 		e.state = foreign
 		b.unload(e)
+		b.signalContest(e)
 	}
 }
 
@@ -258,6 +275,7 @@ func (b *backlog) unload(e *entry) {
 
 func (b *backlog) drop(e *entry) {
 	b.unload(e)
+	b.watch(e, nil)
 	delete(b.entries, e.id)
 }
 
@@ -352,6 +370,7 @@ func (b *backlog) decided(ids []string) {
 	known := 0
 	for _, id := range ids {
 		if e, ok := b.entries[id]; ok {
+			b.contestRivals(e)
 			b.drop(e)
 			known++
 		}
@@ -428,6 +447,7 @@ func (b *backlog) revive(ids []string, block string, live func(id string) bool, 
 			b.enqueue(e)
 		} else {
 			e.state = foreign
+			b.signalContest(e)
 		}
 	}
 	b.wakeLagging(ids)

@@ -12,7 +12,6 @@ import (
 func TestFaultsThatPass(t *testing.T) {
 	n, peer, _ := withPeer(t)
 	alice, bob := ledger.GenerateKeyPair(), ledger.GenerateKeyPair()
-	none := func(ledger.OutputRef) []string { return nil }
 	// judge checks a transaction by a view and tells what becomes of its fault now.
 	judge := func(d *draft, kind ledger.Kind, tx *ledger.Transaction) (on string, passes bool) {
 		t.Helper()
@@ -24,7 +23,7 @@ func TestFaultsThatPass(t *testing.T) {
 		if invalid, ok := asInvalid(fault); !ok || invalid.Kind != kind {
 			t.Fatalf("by the view: got %v, want %s", fault, kind)
 		}
-		if on, passes, err = n.mayPass(tx, fault, none); err != nil {
+		if on, passes, err = n.mayPass(tx, fault, noMore); err != nil {
 			t.Fatal(err)
 		}
 		return on, passes

@@ -341,13 +341,13 @@ func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document)
 	}
 	faults := make([]error, len(documents))
 	assignees := make([]string, len(documents))
+	txs := make([]*ledger.Transaction, len(documents))
 	inParallel(len(documents), func(i int) {
 		if documents[i].Rev == "" {
 			return
 		}
-		var t *ledger.Transaction
-		if t, assignees[i], faults[i] = readBacklogDocument(documents[i]); faults[i] == nil {
-			_, faults[i] = n.check(t)
+		if txs[i], assignees[i], faults[i] = readBacklogDocument(documents[i]); faults[i] == nil {
+			_, faults[i] = n.check(txs[i])
 		}
 	})
 	var refused []journal.Refusal
@@ -370,6 +370,13 @@ func (n *Node) trackDocuments(ctx context.Context, documents []statedb.Document)
 		}
 		if n.backlog.track(d.ID, d.Rev, assignees[i]) && status == consensus.Undecided {
 			n.backlog.entered([]string{d.ID})
+		}
+		if n.replicated.Load() {
+			lost, err := n.lost(txs[i])
+			if err != nil {
+				return err
+			}
+			n.backlog.watchSpends(txs[i], lost)
 		}
 	}
 	return n.refuseDocuments(ctx, refused, faulty)

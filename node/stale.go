@@ -22,11 +22,22 @@ func (n *Node) watchStale(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-n.backlog.contest:
+			if err := n.refuseContested(ctx, n.backlog.takeContested()); err != nil {
+				return err
+			}
+			continue
 		case <-tick.C:
 		}
 		stale := n.backlog.stale(n.delay)
 		if n.replicated.Load() {
-			if err := n.passOn(ctx, stale); err != nil {
+			// What lost its output to a transaction that was never in this backlog
+			// is found out here.
+			err := n.refuseContested(ctx, idsOfEntries(stale))
+			if err == nil {
+				err = n.passOn(ctx, stale)
+			}
+			if err != nil {
 				return err
 			}
 			continue
@@ -44,11 +55,7 @@ func (n *Node) watchStale(ctx context.Context) error {
 // reassign writes the next assignee into entries of other nodes. Whoever
 // writes first wins; the others' writes conflict, and the feed tells them.
 func (n *Node) reassign(ctx context.Context, entries []*entry) error {
-	ids := make([]string, len(entries))
-	for i, e := range entries {
-		ids[i] = e.id
-	}
-	documents, err := n.fetch(ctx, statedb.Backlog, ids)
+	documents, err := n.fetch(ctx, statedb.Backlog, idsOfEntries(entries))
 	if err != nil {
 		return err
 	}
@@ -94,11 +101,7 @@ func (n *Node) passOn(ctx context.Context, entries []*entry) error {
 	for len(entries) > 0 {
 		part := entries[:min(len(entries), backlogRead)]
 		entries = entries[len(part):]
-		ids := make([]string, len(part))
-		for i, e := range part {
-			ids[i] = e.id
-		}
-		documents, err := n.fetch(ctx, statedb.Backlog, ids)
+		documents, err := n.fetch(ctx, statedb.Backlog, idsOfEntries(part))
 		if err != nil {
 			return err
 		}
@@ -115,4 +118,12 @@ func (n *Node) passOn(ctx context.Context, entries []*entry) error {
 		n.metrics.reassigned.Add(float64(len(documents) - len(gone)))
 	}
 	return nil
+}
+
+func idsOfEntries(entries []*entry) []string {
+	ids := make([]string, len(entries))
+	for i, e := range entries {
+		ids[i] = e.id
+	}
+	return ids
 }
