@@ -69,8 +69,8 @@ type DB struct {
 	log     *slog.Logger
 	metrics *metrics
 	server  server
-	peers   atomic.Bool           // tables are copied from others, as far as was asked
-	away    map[statedb.Peer]bool // TendPeers' own: who did not answer the last time
+	peers   atomic.Bool               // tables are copied from others, as far as was asked
+	watched map[statedb.Peer]*watched // TendPeers' own
 
 	closed context.Context // done when Close was called
 	close  context.CancelFunc

@@ -8,12 +8,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/couchledger/couchledger/statedb"
 )
@@ -114,7 +112,7 @@ func (db *DB) ReadPeer(ctx context.Context, p statedb.Peer, table, id string) ([
 	}
 	var own struct{ Marker string }
 	name := p.Name + "_" + table
-	text, err := db.fromPeer(ctx, p, path(name)+"/"+markerID, nil)
+	text, err := db.fromPeer(ctx, db.toPeer(), p, path(name)+"/"+markerID, nil)
 	if err == nil {
 		err = json.Unmarshal(text, &own)
 	}
@@ -126,7 +124,7 @@ func (db *DB) ReadPeer(ctx context.Context, p statedb.Peer, table, id string) ([
 			return nil, errors.New("that is this node's own database")
 		}
 	}
-	text, err = db.fromPeer(ctx, p, path(name, id), nil)
+	text, err = db.fromPeer(ctx, db.toPeer(), p, path(name, id), nil)
 	if isMissingDocument(err) {
 		return nil, nil
 	}
@@ -135,54 +133,6 @@ func (db *DB) ReadPeer(ctx context.Context, p statedb.Peer, table, id string) ([
 	}
 	d, err := readDocument(text)
 	return d.Body, err
-}
-
-// maxPeerBody bounds what a peer's server can make this side hold. The largest
-// that is asked for is a genesis block with all members' keys.
-const maxPeerBody = 1 << 20
-
-// fromPeer reads something at a peer's server.
-func (db *DB) fromPeer(ctx context.Context, p statedb.Peer, path string, query url.Values) ([]byte, error) {
-	ctx, cancel := db.bound(ctx)
-	defer cancel()
-	ctx, cancelTimeout := context.WithTimeout(ctx, db.opts.ConnectTimeout)
-	defer cancelTimeout()
-	address := p.URL + path
-	if len(query) > 0 {
-		address += "?" + query.Encode()
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
-	if err != nil {
-		return nil, err
-	}
-	request.SetBasicAuth(p.User, p.Password)
-	client := &http.Client{
-		Transport: &http.Transport{TLSClientConfig: db.opts.TLS, DisableKeepAlives: true},
-		// Where a peer may send this side's requests is not the peer's to say.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", statedb.ErrUnavailable, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode < http.StatusMultipleChoices {
-		body, err := io.ReadAll(io.LimitReader(response.Body, maxPeerBody+1))
-		if err == nil && len(body) > maxPeerBody {
-			err = malformed(fmt.Sprintf("%s sends more than %d bytes", p.URL, maxPeerBody))
-		}
-		return body, err
-	}
-	err = readError(response)
-	switch response.StatusCode {
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, fmt.Errorf("%w: %s does not let the user %q read the ledger %s; its operator has to call `bigchaindb allow-peer` (%w)", statedb.ErrDenied, p.URL, p.User, p.Name, err)
-	case http.StatusNotFound:
-		if !isMissingDocument(err) {
-			return nil, fmt.Errorf("%w: %s has no ledger %s (%w)", statedb.ErrNoDatabase, p.URL, p.Name, err)
-		}
-	}
-	return nil, err
 }
 
 // AddPeer copies tables from a peer from now on.
@@ -320,67 +270,6 @@ func (db *DB) Peers(ctx context.Context) (all []statedb.Copies, err error) {
 	return all, nil
 }
 
-// TendPeers ends the pauses that CouchDB makes after a replication crashed, which
-// grow up to hours, and restarts those from a peer that did not answer when it was
-// asked before: they may not have noticed yet.
-func (db *DB) TendPeers(ctx context.Context) (some bool, err error) {
-	list, err := db.listPeers(ctx)
-	if err != nil || len(list) == 0 {
-		return false, err
-	}
-	return true, db.revive(ctx, list)
-}
-
-func (db *DB) revive(ctx context.Context, list []replication) error {
-	jobs, err := db.jobs(ctx)
-	if err != nil {
-		return err
-	}
-	answers := db.probe(ctx, list)
-	for _, r := range list {
-		p := r.peer()
-		if !answers[p] || !db.away[p] && jobs[r.ID].State != crashing {
-			continue
-		}
-		r.Patience = firstPatience + (r.Patience-firstPatience+1)%patiences
-		body, err := json.Marshal(r)
-		if err != nil {
-			return err
-		}
-		_, err = db.do(ctx, request{method: http.MethodPut, path: path(replicatorDatabase, r.ID), body: body})
-		if err != nil && statusOf(err) != http.StatusConflict { // somebody has changed or removed it
-			return err
-		}
-		db.log.Info("a peer that was away answers again; copying goes on", "peer", p.URL, "table", r.Ledger.Table)
-	}
-	db.away = map[statedb.Peer]bool{}
-	for p, answered := range answers {
-		db.away[p] = !answered
-	}
-	return nil
-}
-
-// probe asks all peers at once whether they let their reader read.
-func (db *DB) probe(ctx context.Context, list []replication) map[statedb.Peer]bool {
-	answers := map[statedb.Peer]bool{}
-	var mu sync.Mutex
-	var group sync.WaitGroup
-	for _, r := range list {
-		p := r.peer()
-		if r.Ledger.Table != list[0].Ledger.Table {
-			continue
-		}
-		group.Go(func() {
-			_, err := db.fromPeer(ctx, p, path(p.Name+"_"+r.Ledger.Table), nil)
-			mu.Lock()
-			defer mu.Unlock()
-			answers[p] = err == nil
-		})
-	}
-	group.Wait()
-	return answers
-}
-
 func (r *replication) peer() statedb.Peer {
 	return statedb.Peer{URL: r.Ledger.URL, Name: r.Ledger.Name, User: r.Source.Auth.Basic.Username, Password: r.Source.Auth.Basic.Password}
 }
@@ -440,7 +329,7 @@ func (db *DB) copyOf(ctx context.Context, r replication, job job) statedb.Copy {
 
 // behind counts the changes at a peer after a sequence.
 func (db *DB) behind(ctx context.Context, p statedb.Peer, table, since string) (int, error) {
-	answer, err := db.fromPeer(ctx, p, path(p.Name+"_"+table, "_changes"), url.Values{"since": {since}, "limit": {"1"}})
+	answer, err := db.fromPeer(ctx, db.toPeer(), p, path(p.Name+"_"+table, "_changes"), url.Values{"since": {since}, "limit": {"1"}})
 	if err != nil {
 		return 0, err
 	}

@@ -234,6 +234,34 @@ func TestPeers(t *testing.T) {
 	f.write(f.there, statedb.Votes, statedb.Write{ID: "x77", Body: []byte(`{}`)})
 	f.await(statedb.Votes, "x77")
 
+	// One that was away between two looks is noticed as well.
+	tend := func() (patience int) {
+		if some, err := f.here.TendPeers(t.Context()); !some || err != nil {
+			t.Fatalf("TendPeers: got %v, %v", some, err)
+		}
+		list, err := f.here.replications(t.Context())
+		if err != nil || len(list) != 3 {
+			t.Fatalf("replications: got %v, %v", list, err)
+		}
+		return list[0].Patience
+	}
+	for range 2 * held {
+		tend()
+	}
+	before := tend()
+	if again := tend(); again != before {
+		t.Errorf("copying was begun anew for no reason")
+	}
+	f.server.Kill()
+	if err := f.server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if after := tend(); after == before {
+		t.Errorf("copying was not begun anew after the peer was away for a moment")
+	}
+	f.write(f.there, statedb.Votes, statedb.Write{ID: "x78", Body: []byte(`{}`)})
+	f.await(statedb.Votes, "x78")
+
 	if there, err := f.here.RemovePeer(t.Context(), f.peer); !there || err != nil {
 		t.Errorf("RemovePeer: got %v, %v", there, err)
 	}
@@ -339,7 +367,7 @@ func TestHostilePeer(t *testing.T) {
 	defer server.Close()
 	db := &DB{opts: Options{ConnectTimeout: time.Minute}, closed: t.Context()}
 	for _, path := range []string{"/endless", "/redirects"} {
-		body, err := db.fromPeer(t.Context(), statedb.Peer{URL: server.URL}, path, nil)
+		body, err := db.fromPeer(t.Context(), db.toPeer(), statedb.Peer{URL: server.URL}, path, nil)
 		if err == nil || len(body) > maxPeerBody+1 {
 			t.Errorf("%s: got %d bytes, %v", path, len(body), err)
 		}
