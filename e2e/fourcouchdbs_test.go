@@ -178,17 +178,21 @@ func (o *operators) bringsNothingBack() {
 	tx := create(t, ledger.GenerateKeyPair())
 	o.post(0, tx)
 	o.awaitValid(tx.ID)
-	empty := func(i int) bool {
+	empty := func(i int) (bool, string) {
 		answer := o.servers[i].Do(t, http.MethodGet, "/"+url.PathEscape(o.nodes[i].ledger()+"_backlog")+"/_all_docs", "", http.StatusOK)
 		var all struct{ Rows []struct{ ID string } }
 		if err := json.Unmarshal([]byte(answer), &all); err != nil {
 			t.Fatal(err)
 		}
-		return len(all.Rows) == 0
+		if len(all.Rows) == 0 {
+			return true, ""
+		}
+		status, _, err := o.nodes[i].status(all.Rows[0].ID)
+		return false, fmt.Sprintf("%d are left, one is %s: %q, %v", len(all.Rows), all.Rows[0].ID, status, err)
 	}
 	wantEmpty := func(when string) {
 		for i := range o.nodes {
-			eventually(t, fmt.Sprintf("%s, backlog %d is empty", when, i), func() (bool, string) { return empty(i), "" })
+			eventually(t, fmt.Sprintf("%s, backlog %d is empty", when, i), func() (bool, string) { return empty(i) })
 		}
 	}
 	wantEmpty("after all is decided")

@@ -38,6 +38,11 @@ func (n *Node) refuse(ctx context.Context, refused []journal.Refusal) error {
 		n.waiters.settle(r.TxID, &RefusedError{Reason: r.Reason})
 	}
 	n.metrics.refused.Add(float64(len(refused)))
+	if n.replicated.Load() {
+		// A peer may have brought one again before it was forgotten, at the revision
+		// that it had, so that the feed passed over it.
+		return n.trackEntries(ctx, ids)
+	}
 	return nil
 }
 

@@ -88,9 +88,11 @@ func (n *Node) refuseContested(ctx context.Context, ids []string) error {
 			return err
 		}
 		var refused []journal.Refusal
+		var gone []string
 		for _, d := range documents {
 			if d.Rev == "" {
-				continue // somebody else took it out; the stale ones are looked through
+				gone = append(gone, d.ID)
+				continue
 			}
 			t, _, err := readBacklogDocument(d)
 			if err != nil {
@@ -104,6 +106,7 @@ func (n *Node) refuseContested(ctx context.Context, ids []string) error {
 				refused = append(refused, journal.Refusal{TxID: t.ID, Reason: fault.Error()})
 			}
 		}
+		n.backlog.forget(gone)
 		if err := n.refuse(ctx, refused); err != nil {
 			return err
 		}
