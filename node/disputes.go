@@ -14,9 +14,10 @@ import (
 )
 
 // takeBack carries out what follows from a disputed block: the table for queries
-// shows its transactions no more, and those that are in no better block go into
-// the backlog again, wherever this node had thought them decided. block is nil
-// when it is gone from the database.
+// shows its transactions no more, and those that are in no valid block wait in the
+// backlog again, wherever this node had thought them decided: also those in an
+// undecided block, which may come to nothing. block is nil when it is gone from the
+// database.
 func (e *effects) takeBack(ctx context.Context, d chainstate.Decision, block *ledger.Block) error {
 	n := e.n
 	ids := make([]string, len(d.Transactions))
@@ -35,12 +36,14 @@ func (e *effects) takeBack(ctx context.Context, d chainstate.Decision, block *le
 	}
 	members, now := n.federation().Members, n.clock().Unix()
 	var writes []statedb.Write
+	var waits []string
 	for _, t := range block.Transactions {
 		status, _, err := n.state.TransactionStatus(t.ID)
 		if err != nil {
 			return err
 		}
-		if status == consensus.Disputed {
+		if status != consensus.Valid {
+			waits = append(waits, t.ID)
 			writes = append(writes, statedb.Write{ID: t.ID, Body: backlogDocument(t, assigneeOf(members, t), now)})
 		}
 	}
@@ -55,7 +58,8 @@ func (e *effects) takeBack(ctx context.Context, d chainstate.Decision, block *le
 			return fmt.Errorf("put the transactions of disputed block %s into the backlog: %w", d.BlockID, err)
 		}
 	}
-	return nil
+	// Of an entry that was still there the feed says nothing more.
+	return n.trackEntries(ctx, waits)
 }
 
 // withdraw takes documents out of the table for queries that are there by a

@@ -130,14 +130,14 @@ func (q *quarrel) mustBe(block, want string) {
 }
 
 // heal has the honest members vote for the node's next block with the disputed
-// transaction, and returns its id.
-func (q *quarrel) heal() string {
+// transaction, which is none of those that failed, and returns its id.
+func (q *quarrel) heal(failed ...string) string {
 	q.t.Helper()
 	var next string
 	eventually(q.t, "the transaction is in a block again", func() bool {
 		refs, err := q.state.BlocksWith(q.tx.ID)
 		for _, ref := range refs {
-			if ref.ID != q.blockOf.ID {
+			if ref.ID != q.blockOf.ID && !slices.Contains(failed, ref.ID) {
 				next = ref.ID
 			}
 		}
@@ -245,6 +245,42 @@ func TestDisputedBlock(t *testing.T) {
 			if lies := q.faultsOf(faultTwoVerdicts); len(lies) != 1 {
 				t.Errorf("after a restart: got %d", len(lies))
 			}
+		})
+	}
+}
+
+// TestDisputedTransactionWaits: a transaction whose block is disputed is in the
+// backlog again, also where its entry was still on its way out, and where another
+// block that holds it comes to nothing later.
+func TestDisputedTransactionWaits(t *testing.T) {
+	for name, twice := range map[string]bool{"its entry is still there": false, "it is in another block": true} {
+		t.Run(name, func(t *testing.T) {
+			q := newQuarrel(t)
+			if !twice {
+				put(t, q.db, statedb.Backlog, q.tx.ID, backlogDocument(q.tx, q.x.Public, 1))
+				eventually(t, "the entry is tracked", func() bool { return q.backlog.len() == 1 })
+			}
+			q.peerVote(t, q.x, q.blockOf, true)
+			q.peerVote(t, q.liar, q.blockOf, true)
+			q.mustBe(q.blockOf.ID, "valid")
+			var failed []string
+			var other *ledger.Block
+			if twice {
+				other = q.peerBlock(t, q.y, q.tx)
+				if q.ownVote(t, other.ID).Valid {
+					t.Fatal("the node voted for a transaction that is valid already")
+				}
+				failed = []string{other.ID}
+			}
+			q.peerVote(t, q.y, q.blockOf, false)
+			q.contradict(false)
+			q.mustBe(q.blockOf.ID, "disputed")
+			if twice {
+				eventually(t, "what follows is carried out", q.effects.idle)
+				q.peerVote(t, q.x, other, false)
+				q.mustBe(other.ID, "invalid")
+			}
+			q.heal(failed...)
 		})
 	}
 }

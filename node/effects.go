@@ -199,8 +199,19 @@ func (e *effects) sweep(ctx context.Context) error {
 		}
 	}
 	// Last, so that an entry leaves the backlog after its transaction is in the
-	// table for queries: as long as it is there, an audit waits for that.
-	return e.n.removeFromBacklog(ctx, cleared)
+	// table for queries: as long as it is there, an audit waits for that. It may have
+	// turned out disputed since.
+	var decided []string
+	for _, tx := range cleared {
+		status, _, err := e.n.state.TransactionStatus(tx)
+		if err != nil {
+			return err
+		}
+		if status == consensus.Valid {
+			decided = append(decided, tx)
+		}
+	}
+	return e.n.removeFromBacklog(ctx, decided)
 }
 
 // gather collects decisions that are due, up to about one bulk write of

@@ -210,6 +210,15 @@ func (f *facts) settled(w *world) bool {
 				return false
 			}
 		}
+		for _, id := range f.order { // also what only a liar made
+			if !f.blocks[id].valid || w.doubted[id] {
+				continue
+			}
+			if status, _ := m.node.BlockStatus(f.asked, id); status != consensus.Valid.String() {
+				f.unsettled = fmt.Sprintf("block %s is valid, and %s at node %d", w.name(id), status, m.place)
+				return false
+			}
+		}
 	}
 	return true
 }
