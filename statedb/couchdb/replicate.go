@@ -276,9 +276,10 @@ func (r *replication) peer() statedb.Peer {
 
 // job is what CouchDB's scheduler says of a replication.
 type job struct {
-	ID    string `json:"doc_id"`
-	State string
-	Info  struct {
+	ID          string `json:"doc_id"`
+	Replication string `json:"id"` // of its checkpoint, and a suffix
+	State       string
+	Info        struct {
 		Error        string
 		DocsWritten  int             `json:"docs_written"`
 		Failures     int             `json:"doc_write_failures"`
@@ -317,14 +318,40 @@ func (db *DB) copyOf(ctx context.Context, r replication, job job) statedb.Copy {
 	p := r.peer()
 	c.State, c.Copied, c.Refused = cmp.Or(job.State, "starting"), job.Info.DocsWritten, job.Info.Failures
 	c.Error = withoutSecrets(job.Info.Error, p.Password, r.Target.Auth.Basic.Password)
-	if since := cmp.Or(sequence(job.Info.Through), sequence(job.Info.Checkpointed)); since != "" {
-		var err error
-		if c.Lag, err = db.behind(ctx, p, r.Ledger.Table, since); err != nil {
-			c.Lag = -1
-			c.Error = cmp.Or(c.Error, err.Error())
-		}
+	since := cmp.Or(sequence(job.Info.Through), sequence(job.Info.Checkpointed))
+	var err error
+	if since == "" && job.Replication != "" {
+		since, err = db.checkpoint(ctx, r.Ledger.Table, job.Replication)
+	}
+	if since != "" {
+		c.Lag, err = db.behind(ctx, p, r.Ledger.Table, since)
+	}
+	if err != nil {
+		c.Lag = -1
+		c.Error = cmp.Or(c.Error, err.Error())
 	}
 	return c
+}
+
+// checkpoint is up to where a replication has come that tells nothing of itself: one
+// that was begun anew and has found nothing to do since.
+func (db *DB) checkpoint(ctx context.Context, table, replication string) (string, error) {
+	name, err := db.database(table)
+	if err != nil {
+		return "", err
+	}
+	id, _, _ := strings.Cut(replication, "+")
+	answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name) + "/_local/" + url.PathEscape(id), reads: true})
+	if isMissingDocument(err) {
+		return "", nil
+	}
+	var document struct {
+		Last json.RawMessage `json:"source_last_seq"`
+	}
+	if err == nil && json.Unmarshal(answer, &document) != nil {
+		err = malformed("_local")
+	}
+	return sequence(document.Last), err
 }
 
 // behind counts the changes at a peer after a sequence.

@@ -262,6 +262,32 @@ func TestPeers(t *testing.T) {
 	f.write(f.there, statedb.Votes, statedb.Write{ID: "x78", Body: []byte(`{}`)})
 	f.await(statedb.Votes, "x78")
 
+	// What was begun anew and finds nothing to do is told of by its checkpoint.
+	list, err := f.here.replications(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.eventually("its checkpoint is known", func() bool {
+		jobs, err := f.here.jobs(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			if r.Ledger.Table != statedb.Votes || jobs[r.ID].Replication == "" {
+				continue
+			}
+			since, err := f.here.checkpoint(t.Context(), statedb.Votes, jobs[r.ID].Replication)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return since != ""
+		}
+		return false
+	})
+	if since, err := f.here.checkpoint(t.Context(), statedb.Votes, "none+continuous"); since != "" || err != nil {
+		t.Errorf("a checkpoint that is not there: got %q, %v", since, err)
+	}
+
 	if there, err := f.here.RemovePeer(t.Context(), f.peer); !there || err != nil {
 		t.Errorf("RemovePeer: got %v, %v", there, err)
 	}
