@@ -289,8 +289,9 @@ type job struct {
 }
 
 const (
-	crashing = "crashing" // a job's state while CouchDB makes a pause
-	mostJobs = "10000"
+	crashing  = "crashing" // a job's state while CouchDB makes a pause
+	beginning = "0"        // before all changes of a database
+	mostJobs  = "10000"
 )
 
 // jobs returns the replications that the scheduler knows, by the ids of their
@@ -314,16 +315,16 @@ func (db *DB) jobs(ctx context.Context) (map[string]job, error) {
 
 // copyOf tells how a replication stands.
 func (db *DB) copyOf(ctx context.Context, r replication, job job) statedb.Copy {
-	c := statedb.Copy{Table: r.Ledger.Table, Lag: -1}
+	c := statedb.Copy{Table: r.Ledger.Table}
 	p := r.peer()
 	c.State, c.Copied, c.Refused = cmp.Or(job.State, "starting"), job.Info.DocsWritten, job.Info.Failures
 	c.Error = withoutSecrets(job.Info.Error, p.Password, r.Target.Auth.Basic.Password)
 	since := cmp.Or(sequence(job.Info.Through), sequence(job.Info.Checkpointed))
 	var err error
-	if since == "" && job.Replication != "" {
+	if since == "" {
 		since, err = db.checkpoint(ctx, r.Ledger.Table, job.Replication)
 	}
-	if since != "" {
+	if err == nil {
 		c.Lag, err = db.behind(ctx, p, r.Ledger.Table, since)
 	}
 	if err != nil {
@@ -334,7 +335,7 @@ func (db *DB) copyOf(ctx context.Context, r replication, job job) statedb.Copy {
 }
 
 // checkpoint is up to where a replication has come that tells nothing of itself: one
-// that was begun anew and has found nothing to do since.
+// that was begun, or begun anew, and has found nothing to do since.
 func (db *DB) checkpoint(ctx context.Context, table, replication string) (string, error) {
 	name, err := db.database(table)
 	if err != nil {
@@ -343,7 +344,7 @@ func (db *DB) checkpoint(ctx context.Context, table, replication string) (string
 	id, _, _ := strings.Cut(replication, "+")
 	answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name) + "/_local/" + url.PathEscape(id), reads: true})
 	if isMissingDocument(err) {
-		return "", nil
+		return beginning, nil
 	}
 	var document struct {
 		Last json.RawMessage `json:"source_last_seq"`
@@ -351,7 +352,7 @@ func (db *DB) checkpoint(ctx context.Context, table, replication string) (string
 	if err == nil && json.Unmarshal(answer, &document) != nil {
 		err = malformed("_local")
 	}
-	return sequence(document.Last), err
+	return cmp.Or(sequence(document.Last), beginning), err
 }
 
 // behind counts the changes at a peer after a sequence.
