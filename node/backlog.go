@@ -236,7 +236,7 @@ func (b *backlog) holds(id string) bool {
 // passingTime is how long a node does not say of an entry that another node removed
 // that nothing is known of it: the block that has it is on its way here, or it was
 // refused over there.
-const passingTime = 5 * time.Second
+const passingTime = 2 * time.Second
 
 // passes reports whether an entry that is no longer in the database was there a
 // moment ago.

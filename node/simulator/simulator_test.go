@@ -328,7 +328,7 @@ func TestReplay(t *testing.T) {
 		t.Skip("the race detector has goroutines take turns at random")
 	}
 	for kind := range kinds {
-		count := min(wanted(t, 400), 2000) / 2
+		count := min(wanted(t, 200), 2000) / 2
 		_, failures := workers{kind: kind, from: 1, count: count, how: howTwice}.run(t)
 		for _, f := range failures {
 			t.Logf("%s, seed %d: %s", kind, f.seed, f.text)

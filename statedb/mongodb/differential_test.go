@@ -22,9 +22,9 @@ func TestSameRowsAsEmbedded(t *testing.T) {
 		chains bool
 	}
 	runs := []run{
-		{differential.Options{Seed: 1, SamePlans: true, Documents: 200, Selectors: 100}, true},
-		{differential.Options{Seed: 12, SamePlans: true, All: true, Documents: 200, Selectors: 150}, true},
-		{differential.Options{Seed: 13, SamePlans: true, All: true, Documents: 200, Selectors: 150}, false},
+		{differential.Options{Seed: 1, SamePlans: true, Documents: 200, Selectors: 60}, true},
+		{differential.Options{Seed: 12, SamePlans: true, All: true, Documents: 200, Selectors: 100}, true},
+		{differential.Options{Seed: 13, SamePlans: true, All: true, Documents: 200, Selectors: 60}, false},
 	}
 	if testing.Short() {
 		runs = []run{{differential.Options{Seed: 3, SamePlans: true, All: true, Documents: 200, Selectors: 100}, true}}
