@@ -101,7 +101,11 @@ func TestResumed(t *testing.T) {
 	v := s.votes[s.source]
 	m.apply(gone(statedb.Votes, vote(v).id), change{statedb.Bigchain, s.last().ID, edit(s.last().Bytes(), flip, "signature")})
 	all, want := check(t, m, Options{})
-	for _, every := range []int{1, 2, 5, 9} {
+	stops := []int{1, 2, 5, 9}
+	if testing.Short() {
+		stops = stops[2:]
+	}
+	for _, every := range stops {
 		folder := t.TempDir() + "/scratch"
 		for runs := 1; ; runs++ {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -15,7 +15,7 @@ func sampleSize() int {
 	case os.Getenv("VERIFY_FULL") != "":
 		return 20_000
 	case testing.Short():
-		return 500
+		return 250
 	default:
 		return 1000
 	}
