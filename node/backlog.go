@@ -78,7 +78,7 @@ type backlog struct {
 	// lag lists the entries that wait for a transaction to be decided.
 	lag map[string][]*entry
 	// rivals lists the entries that spend an output, of those with spends.
-	rivals map[ledger.OutputRef][]*entry
+	rivals map[ledger.OutputRef]map[*entry]bool
 	// contested lists entries of others that are, and contest has one token then.
 	contested []*entry
 	contest   chan struct{}
@@ -90,7 +90,7 @@ func newBacklog(n *Node, most int) *backlog {
 	return &backlog{
 		self: n.key.Public, replicated: &n.replicated, most: most, room: semaphore.NewWeighted(maxWaitingBytes), wake: make(chan struct{}, 1),
 		entries: map[string]*entry{}, spent: map[ledger.OutputRef]string{}, lag: map[string][]*entry{},
-		rivals: map[ledger.OutputRef][]*entry{}, contest: make(chan struct{}, 1),
+		rivals: map[ledger.OutputRef]map[*entry]bool{}, contest: make(chan struct{}, 1),
 	}
 }
 

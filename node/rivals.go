@@ -6,7 +6,6 @@ import (
 
 	"github.com/couchledger/couchledger/node/journal"
 	"github.com/couchledger/couchledger/node/ledger"
-	"github.com/couchledger/couchledger/statedb"
 )
 
 // Where each operator has his own database, an entry leaves only those whose nodes
@@ -17,16 +16,17 @@ import (
 // watch keeps what an entry spends; nil ends that.
 func (b *backlog) watch(e *entry, spends []ledger.OutputRef) {
 	for _, ref := range e.spends {
-		rest := slices.DeleteFunc(b.rivals[ref], func(other *entry) bool { return other == e })
-		if len(rest) == 0 {
+		delete(b.rivals[ref], e)
+		if len(b.rivals[ref]) == 0 {
 			delete(b.rivals, ref)
-		} else {
-			b.rivals[ref] = rest
 		}
 	}
 	e.spends = spends
 	for _, ref := range spends {
-		b.rivals[ref] = append(b.rivals[ref], e)
+		if b.rivals[ref] == nil {
+			b.rivals[ref] = map[*entry]bool{}
+		}
+		b.rivals[ref][e] = true
 	}
 }
 
@@ -45,7 +45,7 @@ func (b *backlog) watchSpends(t *ledger.Transaction, lost bool) {
 // contestRivals notes that an entry became valid.
 func (b *backlog) contestRivals(winner *entry) {
 	for _, ref := range winner.spends {
-		for _, e := range b.rivals[ref] {
+		for e := range b.rivals[ref] {
 			if e != winner {
 				e.contested = true
 				b.signalContest(e)
@@ -66,7 +66,7 @@ func (b *backlog) signalContest(e *entry) {
 	}
 }
 
-// takeContested lists the contested entries of others, each once.
+// takeContested lists the contested entries of others, each once, by id.
 func (b *backlog) takeContested() (ids []string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -77,36 +77,30 @@ func (b *backlog) takeContested() (ids []string) {
 		}
 	}
 	b.contested = nil
+	slices.Sort(ids)
 	return ids
 }
 
-// refuseContested refuses the entries of others that lost an output for good.
-func (n *Node) refuseContested(ctx context.Context, ids []string) error {
+// refuseLosers refuses the entries of others that lost an output for good. The rest
+// it gives to passOn, unless that is nil.
+func (n *Node) refuseLosers(ctx context.Context, ids []string, passOn func(waiting)) error {
 	for part := range slices.Chunk(ids, backlogRead) {
-		documents, err := n.fetch(ctx, statedb.Backlog, part)
+		entries, err := n.stillWaiting(ctx, part)
 		if err != nil {
 			return err
 		}
 		var refused []journal.Refusal
-		var gone []string
-		for _, d := range documents {
-			if d.Rev == "" {
-				gone = append(gone, d.ID)
-				continue
-			}
-			t, _, err := readBacklogDocument(d)
-			if err != nil {
-				continue // the backlog feed refuses what it cannot read
-			}
-			fault, err := n.faultForGood(t)
-			if err != nil {
+		for _, w := range entries {
+			fault, err := n.faultForGood(w.tx)
+			switch {
+			case err != nil:
 				return err
-			}
-			if fault != nil {
-				refused = append(refused, journal.Refusal{TxID: t.ID, Reason: fault.Error()})
+			case fault != nil:
+				refused = append(refused, journal.Refusal{TxID: w.tx.ID, Reason: fault.Error()})
+			case passOn != nil:
+				passOn(w)
 			}
 		}
-		n.backlog.forget(gone)
 		if err := n.refuse(ctx, refused); err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/couchledger/couchledger/node/ledger"
 	"github.com/couchledger/couchledger/statedb"
 )
 
@@ -23,7 +24,7 @@ func (n *Node) watchStale(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-n.backlog.contest:
-			if err := n.refuseContested(ctx, n.backlog.takeContested()); err != nil {
+			if err := n.refuseLosers(ctx, n.backlog.takeContested(), nil); err != nil {
 				return err
 			}
 			continue
@@ -33,11 +34,7 @@ func (n *Node) watchStale(ctx context.Context) error {
 		if n.replicated.Load() {
 			// What lost its output to a transaction that was never in this backlog
 			// is found out here.
-			err := n.refuseContested(ctx, idsOfEntries(stale))
-			if err == nil {
-				err = n.passOn(ctx, stale)
-			}
-			if err != nil {
+			if err := n.refuseLosers(ctx, idsOfEntries(stale), n.passOn); err != nil {
 				return err
 			}
 			continue
@@ -55,27 +52,17 @@ func (n *Node) watchStale(ctx context.Context) error {
 // reassign writes the next assignee into entries of other nodes. Whoever
 // writes first wins; the others' writes conflict, and the feed tells them.
 func (n *Node) reassign(ctx context.Context, entries []*entry) error {
-	documents, err := n.fetch(ctx, statedb.Backlog, idsOfEntries(entries))
+	list, err := n.stillWaiting(ctx, idsOfEntries(entries))
 	if err != nil {
 		return err
 	}
 	members := n.federation().Members
 	now := n.clock().Unix()
 	var writes []statedb.Write
-	var gone []string
-	for _, d := range documents {
-		if d.Rev == "" {
-			gone = append(gone, d.ID)
-			continue
-		}
-		t, assignee, err := readBacklogDocument(d)
-		if err != nil {
-			continue // the backlog feed refuses what it cannot read
-		}
-		next := nextAssignee(members, t, assignee)
-		writes = append(writes, statedb.Write{ID: d.ID, Rev: d.Rev, Body: backlogDocument(t, next, now)})
+	for _, w := range list {
+		next := nextAssignee(members, w.tx, w.assignee)
+		writes = append(writes, statedb.Write{ID: w.tx.ID, Rev: w.rev, Body: backlogDocument(w.tx, next, now)})
 	}
-	n.backlog.forget(gone)
 	if len(writes) == 0 {
 		return nil
 	}
@@ -94,30 +81,38 @@ func (n *Node) reassign(ctx context.Context, entries []*entry) error {
 	return err
 }
 
-// passOn gives entries to the next member as far as this node is concerned, and
+// passOn gives an entry to the next member as far as this node is concerned, and
 // writes nothing. Peers take no edits from each other, so to write would tell
 // nobody; they all go through the same order, each by its own clock.
-func (n *Node) passOn(ctx context.Context, entries []*entry) error {
-	for len(entries) > 0 {
-		part := entries[:min(len(entries), backlogRead)]
-		entries = entries[len(part):]
-		documents, err := n.fetch(ctx, statedb.Backlog, idsOfEntries(part))
-		if err != nil {
-			return err
-		}
-		members := n.federation().Members
-		var gone []string
-		for _, d := range documents {
-			if d.Rev == "" {
-				gone = append(gone, d.ID)
-			} else if t, _, err := readBacklogDocument(d); err == nil {
-				n.backlog.passOn(d.ID, func(assignee string) string { return nextAssignee(members, t, assignee) })
-			}
-		}
-		n.backlog.forget(gone)
-		n.metrics.reassigned.Add(float64(len(documents) - len(gone)))
+func (n *Node) passOn(w waiting) {
+	members := n.federation().Members
+	n.backlog.passOn(w.tx.ID, func(assignee string) string { return nextAssignee(members, w.tx, assignee) })
+	n.metrics.reassigned.Inc()
+}
+
+// waiting is an entry as the database has it.
+type waiting struct {
+	tx            *ledger.Transaction
+	rev, assignee string
+}
+
+// stillWaiting reads tracked entries, and forgets those that are gone. What is no
+// entry it leaves out: the backlog feed refuses that.
+func (n *Node) stillWaiting(ctx context.Context, ids []string) (list []waiting, err error) {
+	documents, err := n.fetch(ctx, statedb.Backlog, ids)
+	if err != nil {
+		return nil, err
 	}
-	return nil
+	var gone []string
+	for _, d := range documents {
+		if d.Rev == "" {
+			gone = append(gone, d.ID)
+		} else if t, assignee, err := readBacklogDocument(d); err == nil {
+			list = append(list, waiting{t, d.Rev, assignee})
+		}
+	}
+	n.backlog.forget(gone)
+	return list, nil
 }
 
 func idsOfEntries(entries []*entry) []string {

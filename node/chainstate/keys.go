@@ -137,24 +137,25 @@ func (r *reader) text() string { return string(r.take(r.uint())) }
 
 func (r *reader) uint() uint64 {
 	n, size := binary.Uvarint(r.rest)
-	if size <= 0 {
-		r.bad = true
-		r.rest = nil
-		return 0
-	}
-	r.rest = r.rest[size:]
+	r.skip(size)
 	return n
 }
 
 func (r *reader) int() int64 {
 	n, size := binary.Varint(r.rest)
+	r.skip(size)
+	return n
+}
+
+// skip goes on behind a number of so many bytes; none or fewer means that it was
+// no number.
+func (r *reader) skip(size int) {
 	if size <= 0 {
 		r.bad = true
 		r.rest = nil
-		return 0
+		return
 	}
 	r.rest = r.rest[size:]
-	return n
 }
 
 func (r *reader) err() error {

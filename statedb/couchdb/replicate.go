@@ -112,7 +112,7 @@ func (db *DB) ReadPeer(ctx context.Context, p statedb.Peer, table, id string) ([
 	}
 	var own struct{ Marker string }
 	name := p.Name + "_" + table
-	text, err := db.fromPeer(ctx, db.toPeer(), p, path(name)+"/"+markerID, nil)
+	text, err := db.fromPeer(ctx, db.toPeer(false), p, path(name)+"/"+markerID, nil)
 	if err == nil {
 		err = json.Unmarshal(text, &own)
 	}
@@ -124,7 +124,7 @@ func (db *DB) ReadPeer(ctx context.Context, p statedb.Peer, table, id string) ([
 			return nil, errors.New("that is this node's own database")
 		}
 	}
-	text, err = db.fromPeer(ctx, db.toPeer(), p, path(name, id), nil)
+	text, err = db.fromPeer(ctx, db.toPeer(false), p, path(name, id), nil)
 	if isMissingDocument(err) {
 		return nil, nil
 	}
@@ -357,7 +357,7 @@ func (db *DB) checkpoint(ctx context.Context, table, replication string) (string
 
 // behind counts the changes at a peer after a sequence.
 func (db *DB) behind(ctx context.Context, p statedb.Peer, table, since string) (int, error) {
-	answer, err := db.fromPeer(ctx, db.toPeer(), p, path(p.Name+"_"+table, "_changes"), url.Values{"since": {since}, "limit": {"1"}})
+	answer, err := db.fromPeer(ctx, db.toPeer(false), p, path(p.Name+"_"+table, "_changes"), url.Values{"since": {since}, "limit": {"1"}})
 	if err != nil {
 		return 0, err
 	}

@@ -397,7 +397,7 @@ func TestHostilePeer(t *testing.T) {
 	defer server.Close()
 	db := &DB{opts: Options{ConnectTimeout: time.Minute}, closed: t.Context()}
 	for _, path := range []string{"/endless", "/redirects"} {
-		body, err := db.fromPeer(t.Context(), db.toPeer(), statedb.Peer{URL: server.URL}, path, nil)
+		body, err := db.fromPeer(t.Context(), db.toPeer(false), statedb.Peer{URL: server.URL}, path, nil)
 		if err == nil || len(body) > maxPeerBody+1 {
 			t.Errorf("%s: got %d bytes, %v", path, len(body), err)
 		}

@@ -80,7 +80,7 @@ func (db *DB) probe(ctx context.Context, list []replication) {
 		}
 		w := db.watched[p]
 		if w == nil {
-			w = &watched{client: db.lineToPeer()}
+			w = &watched{client: db.toPeer(true)}
 		}
 		now[p] = w
 		group.Go(func() {
@@ -108,20 +108,13 @@ func (db *DB) probe(ctx context.Context, list []replication) {
 // that is asked for is a genesis block with all members' keys.
 const maxPeerBody = 1 << 20
 
-// toPeer makes a client for what is asked of a peer once.
-func (db *DB) toPeer() *http.Client {
-	client := db.lineToPeer()
-	client.Transport.(*http.Transport).DisableKeepAlives = true
-	return client
-}
-
 // idleLine is how long an unused connection to a peer is kept.
 const idleLine = 30 * time.Second
 
-// lineToPeer makes a client that keeps its connection.
-func (db *DB) lineToPeer() *http.Client {
+// toPeer makes a client for a peer, which keeps its connection or asks only once.
+func (db *DB) toPeer(keeps bool) *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{TLSClientConfig: db.opts.TLS, MaxConnsPerHost: 1, IdleConnTimeout: idleLine},
+		Transport: &http.Transport{TLSClientConfig: db.opts.TLS, MaxConnsPerHost: 1, IdleConnTimeout: idleLine, DisableKeepAlives: !keeps},
 		// Where a peer may send this side's requests is not the peer's to say.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
