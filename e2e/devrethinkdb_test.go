@@ -96,7 +96,7 @@ func TestSetShardsAndReplicas(t *testing.T) {
 	const missing = "the database `bigchain` does not exist; `bigchaindb init` makes it"
 	n.wantRefusal(t, []string{"set-shards", "2"}, missing)
 	n.wantRefusal(t, []string{"set-replicas", "--dry-run", "2"}, missing)
-	n.wantRefusal(t, []string{"add-replicas", "a:1"}, "for the backend mongodb alone")
+	n.wantRefusal(t, []string{"add-replicas", "a:1"}, "is for the backends couchdb and mongodb, and database.backend is rethinkdb")
 	n.start()
 	alice := ledger.GenerateKeyPair()
 	n.mustBecomeValid(t, create(t, alice))
