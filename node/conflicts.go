@@ -10,26 +10,30 @@ import (
 )
 
 // settleRevisions judges all that stands under an id, in order. What is unsound is a
-// fault; and where something sound stands beside it, it is removed here, so that the
-// database shows the sound one to everybody. What is sound and contradicts another
-// stays: it proves something.
-func (f *follower) settleRevisions(table string, d statedb.Document, judge func(body []byte) error) error {
-	if d.Rev == "" {
-		return nil
-	}
+// fault; and where something stands beside it, it is removed here, so that the
+// database shows a sound one to everybody, and is not to be read again whenever a
+// peer adds to it. What is sound and contradicts another stays: it proves something.
+func (f *follower) settleRevisions(ctx context.Context, table string, d statedb.Document, judge func(body []byte) error) error {
 	var gone []statedb.Write
-	all := append([]statedb.Revision{{Rev: d.Rev, Body: d.Body}}, d.Others...)
-	for _, r := range all {
-		err := judge(r.Body)
-		if err == nil {
+	sound := false
+	for r, err := range f.revisions(ctx, table, d) {
+		if err != nil {
+			return err
+		}
+		why := judge(r.Body)
+		if why == nil {
+			sound = true
 			continue
 		}
 		gone = append(gone, statedb.Write{ID: d.ID, Rev: r.Rev, Delete: true})
-		if err := f.unsound(table, d.ID, r.Body, err); err != nil {
+		if err := f.unsound(table, d.ID, r.Body, why); err != nil {
 			return err
 		}
 	}
-	if len(gone) > 0 && len(gone) < len(all) {
+	if !sound && len(gone) > 0 {
+		gone = gone[1:]
+	}
+	if len(gone) > 0 {
 		f.observer.garbage(table, gone)
 	}
 	return nil
@@ -56,41 +60,53 @@ func (f *follower) unsound(table, id string, body []byte, why error) error {
 // refused one after the other.
 func (n *Node) settleConflicts(ctx context.Context, documents []statedb.Document) error {
 	var gone []statedb.Write
-	for i := range documents {
-		d := &documents[i]
+	for i, d := range documents {
 		if len(d.Others) == 0 {
 			continue
 		}
-		all := append([]statedb.Revision{{Rev: d.Rev, Body: d.Body}}, d.Others...)
-		kept := -1
-		sound := make([]bool, len(all))
-		for k, r := range all {
-			_, sound[k] = n.sameEntry(statedb.Document{ID: d.ID, Rev: r.Rev, Body: r.Body})
-			if sound[k] && kept < 0 {
-				kept = k
-			}
+		kept, losers, garbage, err := n.settleEntry(ctx, d)
+		if err != nil {
+			return err
 		}
-		if kept < 0 {
+		if kept.Rev == "" {
 			continue
 		}
-		for k, r := range all {
-			if k == kept {
-				continue
-			}
-			gone = append(gone, statedb.Write{ID: d.ID, Rev: r.Rev, Delete: true})
-			n.metrics.conflicts.Inc()
-			if sound[k] {
-				continue // two nodes were posted the same
-			}
-			err := n.fault(journal.Fault{
-				Kind: faultNoEntry, Document: document(statedb.Backlog, d.ID), What: "a document in conflict with an entry of the backlog is none",
-				Evidence: []string{string(r.Body)},
-			})
-			if err != nil {
-				return err
-			}
+		documents[i] = kept
+		n.metrics.conflicts.Add(float64(len(losers)))
+		for _, rev := range losers {
+			gone = append(gone, statedb.Write{ID: d.ID, Rev: rev, Delete: true})
 		}
-		*d = statedb.Document{ID: d.ID, Rev: all[kept].Rev, Body: all[kept].Body}
+		if garbage == nil {
+			continue // two nodes were posted the same
+		}
+		err = n.fault(journal.Fault{
+			Kind: faultNoEntry, Document: document(statedb.Backlog, d.ID), What: "a document in conflict with an entry of the backlog is none",
+			Evidence: []string{string(garbage)},
+		})
+		if err != nil {
+			return err
+		}
 	}
 	return n.effects.delete(ctx, statedb.Backlog, gone)
+}
+
+// settleEntry finds the first sound revision of an entry, none when kept has no Rev,
+// and lists the others. garbage is the first that is not sound.
+func (n *Node) settleEntry(ctx context.Context, d statedb.Document) (kept statedb.Document, losers []string, garbage []byte, err error) {
+	for r, err := range n.revisions(ctx, statedb.Backlog, d) {
+		if err != nil {
+			return kept, nil, nil, err
+		}
+		one := statedb.Document{ID: d.ID, Rev: r.Rev, Body: r.Body}
+		_, sound := n.sameEntry(one)
+		if sound && kept.Rev == "" {
+			kept = one
+			continue
+		}
+		losers = append(losers, r.Rev)
+		if !sound && garbage == nil {
+			garbage = r.Body
+		}
+	}
+	return kept, losers, garbage, nil
 }

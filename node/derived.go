@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/couchledger/couchledger/node/chainstate"
@@ -61,34 +62,32 @@ func (r *rebuild) mendDerived(ctx context.Context) error {
 
 // mendBlock compares the documents of one block's transactions.
 func (r *rebuild) mendBlock(ctx context.Context, d chainstate.Decision) error {
-	found, err := r.fetch(ctx, statedb.Bigchain, []string{d.BlockID})
-	if err != nil {
-		return err
-	}
-	block, err := soundBlock(found[0])
-	if err != nil {
+	block, err := r.fetchBlock(ctx, d.BlockID)
+	if lost := (*lostBlockError)(nil); errors.As(err, &lost) {
 		r.report.Unknown += len(d.Transactions)
 		r.log.Error("a valid block cannot be read", "component", "ledger", "block", d.BlockID, "error", err)
 		return nil
 	}
-	ids := idsOf(block)
-	documents, err := r.fetch(ctx, statedb.Transactions, ids)
 	if err != nil {
 		return err
 	}
 	var writes []statedb.Write
-	for i, t := range block.Transactions {
-		body := transactionDocument(t, block.ID)
+	err = r.each(ctx, statedb.Transactions, idsOf(block), func(i int, d statedb.Document) error {
+		body := transactionDocument(block.Transactions[i], block.ID)
 		switch {
-		case documents[i].Rev == "":
+		case d.Rev == "":
 			r.report.Written++
-		case sameJSON(documents[i].Body, body):
+		case sameJSON(d.Body, body):
 			r.report.Right++
-			continue
+			return nil
 		default:
 			r.report.Mended++
 		}
-		writes = append(writes, statedb.Write{ID: t.ID, Body: body})
+		writes = append(writes, statedb.Write{ID: d.ID, Body: body})
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	var faults []error
 	for most := r.db.Limits().MaxBatch; len(writes) > 0; {

@@ -65,21 +65,20 @@ func (e *effects) takeBack(ctx context.Context, d chainstate.Decision, block *le
 // withdraw takes documents out of the table for queries that are there by a
 // block. Others' stay: a transaction may be valid by another block.
 func (e *effects) withdraw(ctx context.Context, block string, ids []string) error {
-	n := e.n
-	documents, err := n.fetch(ctx, statedb.Transactions, ids)
-	if err != nil {
-		return err
-	}
 	var gone []statedb.Write
-	for _, d := range documents {
+	err := e.n.each(ctx, statedb.Transactions, ids, func(_ int, d statedb.Document) error {
 		if d.Rev == "" {
-			continue
+			return nil
 		}
 		if tree, err := canonical.Parse(d.Body); err == nil {
 			if by, _ := tree.Get("block_id"); by.Text() == block {
 				gone = append(gone, statedb.Write{ID: d.ID, Rev: d.Rev, Delete: true})
 			}
 		}
+		return nil
+	})
+	if err != nil {
+		return err
 	}
 	return e.delete(ctx, statedb.Transactions, gone) // one that was written anew meanwhile stays
 }

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,12 +18,30 @@ import (
 )
 
 // meeting is a database into which replication has brought further revisions of
-// documents.
+// documents. Get leaves all out but the first of them.
 type meeting struct {
 	statedb.DB
 	mu     sync.Mutex
 	others map[string][]statedb.Revision // by id
 	gone   []statedb.Write               // deletions
+}
+
+func (m *meeting) HasPeers(context.Context) (bool, error)  { return false, nil }
+func (m *meeting) TendPeers(context.Context) (bool, error) { return false, nil }
+
+// ReadRevisions reads two at a time.
+func (m *meeting) ReadRevisions(_ context.Context, _, id string, revs []string) (read []statedb.Revision, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, rev := range revs[:min(len(revs), 2)] {
+		i := slices.IndexFunc(m.others[id], func(r statedb.Revision) bool { return r.Rev == rev })
+		if i < 0 {
+			read = append(read, statedb.Revision{Rev: rev})
+		} else {
+			read = append(read, m.others[id][i])
+		}
+	}
+	return read, nil
 }
 
 func (m *meeting) Write(ctx context.Context, table string, writes []statedb.Write) ([]statedb.Result, error) {
@@ -41,7 +60,12 @@ func (m *meeting) Get(ctx context.Context, table string, ids []string) ([]stated
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for i := range documents {
-		documents[i].Others = m.others[documents[i].ID]
+		for k, r := range m.others[documents[i].ID] {
+			if k > 0 {
+				r.Body = nil
+			}
+			documents[i].Others = append(documents[i].Others, r)
+		}
 	}
 	return documents, err
 }
@@ -349,9 +373,14 @@ func TestGarbageBesideSound(t *testing.T) {
 		{statedb.Bigchain, q.blockOf.ID, faultNoBlock, q.blockOf.Bytes()},
 		{statedb.Backlog, late.ID, faultNoEntry, backlogDocument(late, q.y.Public, 1)},
 	} {
-		// The database shows the garbage, and has the sound one beside it.
+		// The database shows garbage, and has the sound one beside it, behind more.
 		q.db.mu.Lock()
-		q.db.others[x.id] = []statedb.Revision{{Rev: "1-sound", Body: x.sound}}
+		garbage := statedb.Revision{Body: []byte(`{"garbage": true}`)}
+		all := slices.Repeat([]statedb.Revision{garbage}, 5)
+		for i := range all {
+			all[i].Rev = fmt.Sprintf("1-garbage%d", i)
+		}
+		q.db.others[x.id] = append(all, statedb.Revision{Rev: "1-sound", Body: x.sound})
 		q.db.gone = nil
 		q.db.mu.Unlock()
 		q.forge(t, x.table, x.id, `{"garbage": true}`)
@@ -362,7 +391,11 @@ func TestGarbageBesideSound(t *testing.T) {
 		eventually(t, x.table+": the garbage is deleted", func() bool {
 			q.db.mu.Lock()
 			defer q.db.mu.Unlock()
-			return slices.ContainsFunc(q.db.gone, func(w statedb.Write) bool { return w.ID == x.id && w.Rev == documents[0].Rev })
+			gone := map[string]bool{}
+			for _, w := range q.db.gone {
+				gone[w.ID+w.Rev] = true
+			}
+			return gone[x.id+documents[0].Rev] && gone[x.id+"1-garbage0"] && gone[x.id+"1-garbage4"]
 		})
 		if faults := q.faultsOf(x.kind); len(faults) != 1 || !strings.Contains(faults[0].Evidence[0], "garbage") {
 			t.Errorf("%s: got %+v", x.table, faults)

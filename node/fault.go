@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"errors"
 
 	"github.com/couchledger/couchledger/node/chainstate"
 	"github.com/couchledger/couchledger/node/journal"
@@ -128,13 +129,12 @@ func (n *Node) takeBackAccusations(block string) error {
 // restored returns an invalid block whole, for it to become disputed; nil when
 // the database does not have it, or it could never have been valid.
 func (f *follower) restored(ctx context.Context, id string) (*ledger.Block, error) {
-	documents, err := f.fetch(ctx, statedb.Bigchain, []string{id})
+	b, err := f.fetchBlock(ctx, id)
+	if lost := (*lostBlockError)(nil); errors.As(err, &lost) {
+		return nil, nil // which shows elsewhere
+	}
 	if err != nil {
 		return nil, err
-	}
-	b, err := soundBlock(documents[0])
-	if err != nil {
-		return nil, nil // gone, which shows elsewhere
 	}
 	if _, why := f.judge(b, f.soundness(b)); why != nil {
 		return nil, nil

@@ -1,9 +1,11 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"strings"
 
 	"github.com/couchledger/couchledger/node/consensus"
@@ -113,12 +115,11 @@ func (f *follower) readBlocks(ctx context.Context, ids []string) error {
 			ids = ids[1:]
 			continue
 		}
-		part := ids[:min(len(ids), max(1, readBytes/size))]
-		ids = ids[len(part):]
-		documents, err := f.fetch(ctx, statedb.Bigchain, part)
+		documents, err := f.fetch(ctx, statedb.Bigchain, ids[:min(len(ids), max(1, readBytes/size))])
 		if err != nil {
 			return err
 		}
+		ids = ids[len(documents):]
 		total := 0
 		for _, d := range documents {
 			total += len(d.Body)
@@ -131,12 +132,55 @@ func (f *follower) readBlocks(ctx context.Context, ids []string) error {
 	return nil
 }
 
+// fetch reads as many documents as the database gives at a time, the first of ids.
 func (f *follower) fetch(ctx context.Context, table string, ids []string) (documents []statedb.Document, err error) {
 	err = f.retry(ctx, f.task+table+" read", func() error {
 		documents, err = f.db.Get(ctx, table, ids)
 		return err
 	})
 	return documents, err
+}
+
+// each reads all documents by id and calls do with each, in order; i is the place of
+// its id.
+func (f *follower) each(ctx context.Context, table string, ids []string, do func(i int, d statedb.Document) error) error {
+	for at := 0; at < len(ids); {
+		documents, err := f.fetch(ctx, table, ids[at:])
+		if err != nil {
+			return err
+		}
+		for _, d := range documents {
+			if err := do(at, d); err != nil {
+				return err
+			}
+			at++
+		}
+	}
+	return nil
+}
+
+// fetchBlock reads a block; *lostBlockError when it is not there.
+func (f *follower) fetchBlock(ctx context.Context, id string) (*ledger.Block, error) {
+	documents, err := f.fetch(ctx, statedb.Bigchain, []string{id})
+	if err != nil {
+		return nil, err
+	}
+	return f.soundBlock(ctx, documents[0])
+}
+
+func (f *follower) soundBlock(ctx context.Context, d statedb.Document) (*ledger.Block, error) {
+	return soundBlock(d, f.revisions(ctx, statedb.Bigchain, d))
+}
+
+// revisions gives all that stands under an id, trying until it can be read.
+func (f *follower) revisions(ctx context.Context, table string, d statedb.Document) iter.Seq2[statedb.Revision, error] {
+	return d.Revisions(func(revs []string) (read []statedb.Revision, err error) {
+		err = f.retry(ctx, f.task+table+" read", func() error {
+			read, err = statedb.ReadRevisions(ctx, f.db, table, d.ID, revs)
+			return err
+		})
+		return read, err
+	})
 }
 
 func (f *follower) readBigchainDocument(ctx context.Context, d statedb.Document) error {
@@ -147,48 +191,40 @@ func (f *follower) readBigchainDocument(ctx context.Context, d statedb.Document)
 		return f.readStatements(ctx, d)
 	}
 	if len(d.Others) > 0 {
-		if err := f.settleRevisions(statedb.Bigchain, d, isBlock(d.ID)); err != nil {
+		if err := f.settleRevisions(ctx, statedb.Bigchain, d, isBlock(d.ID)); err != nil {
 			return err
 		}
 	}
 	if status, err := f.state.BlockStatus(d.ID); err != nil || status != consensus.Unknown {
 		return err // feeds repeat
 	}
-	b, err := soundBlock(d)
-	if err != nil {
+	b, err := f.soundBlock(ctx, d)
+	if lost := (*lostBlockError)(nil); errors.As(err, &lost) {
 		if len(d.Others) > 0 {
 			return nil // told already
 		}
 		return f.unsound(statedb.Bigchain, d.ID, d.Body, err)
+	}
+	if err != nil {
+		return err
 	}
 	return f.emit(ctx, event{block: b, unsound: f.soundness(b)})
 }
 
 // readStatements emits what stands under a statement's id.
 func (f *follower) readStatements(ctx context.Context, d statedb.Document) error {
-	judge := func(body []byte) error {
+	var emitted error
+	err := f.settleRevisions(ctx, statedb.Bigchain, d, func(body []byte) error {
 		st, err := ledger.ParseStatement(body)
 		if err == nil && (st.DocumentID() != d.ID || !st.Verify()) {
 			err = errors.New("it is not signed by its member")
 		}
+		if err == nil && emitted == nil {
+			emitted = f.emit(ctx, event{statement: st})
+		}
 		return err
-	}
-	if err := f.settleRevisions(statedb.Bigchain, d, judge); err != nil {
-		return err
-	}
-	for _, body := range d.Revisions() {
-		if judge(body) != nil {
-			continue
-		}
-		st, err := ledger.ParseStatement(body)
-		if err == nil {
-			err = f.emit(ctx, event{statement: st})
-		}
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
+	return cmp.Or(emitted, err)
 }
 
 // soundness checks what a block's transactions show by themselves, on all
@@ -235,7 +271,7 @@ func (f *follower) followVotes(ctx context.Context) error {
 				ids = append(ids, c.ID)
 			}
 		}
-		if len(ids) > 0 {
+		for len(ids) > 0 {
 			documents, err := f.fetch(ctx, statedb.Votes, ids)
 			if err != nil {
 				return err
@@ -243,42 +279,39 @@ func (f *follower) followVotes(ctx context.Context) error {
 			if err := f.readVotes(ctx, documents); err != nil {
 				return err
 			}
+			ids = ids[len(documents):]
 		}
 		return f.emit(ctx, event{table: statedb.Votes, token: batch.Token, caughtUp: batch.CaughtUp})
 	})
 }
 
 func (f *follower) readVotes(ctx context.Context, documents []statedb.Document) error {
-	type revision struct {
-		vote *ledger.Vote
-		err  error
-	}
-	read := make([][]revision, len(documents)) // the first is the one that the database shows
+	votes := make([]*ledger.Vote, len(documents)) // of what the database shows
+	faults := make([]error, len(documents))
 	inParallel(len(documents), func(i int) {
-		for _, body := range documents[i].Revisions() {
-			v, err := readVote(documents[i].ID, body)
-			read[i] = append(read[i], revision{v, err})
+		if d := documents[i]; d.Rev != "" {
+			votes[i], faults[i] = readVote(d.ID, d.Body)
 		}
 	})
 	for i, d := range documents {
-		at := 0
-		err := f.settleRevisions(statedb.Votes, d, func([]byte) error {
-			at++
-			return read[i][at-1].err
+		shown := true
+		var emitted error
+		err := f.settleRevisions(ctx, statedb.Votes, d, func(body []byte) error {
+			v, fault := votes[i], faults[i]
+			if !shown { // nobody but a liar makes more of them
+				v, fault = readVote(d.ID, body)
+			}
+			shown = false
+			if fault == nil && emitted == nil {
+				emitted = f.emit(ctx, event{vote: v})
+			}
+			return fault
 		})
-		if err != nil {
+		if err := cmp.Or(emitted, err); err != nil {
 			return err
 		}
-		for k, r := range read[i] {
-			switch {
-			case r.err == nil:
-				err = f.emit(ctx, event{vote: r.vote})
-			case k == 0:
-				f.observer.damagedVote(d.ID)
-			}
-			if err != nil {
-				return err
-			}
+		if faults[i] != nil {
+			f.observer.damagedVote(d.ID)
 		}
 	}
 	return nil
@@ -319,15 +352,14 @@ func (n *Node) followBacklog(ctx context.Context) error {
 // are sound.
 func (n *Node) trackEntries(ctx context.Context, ids []string) error {
 	for len(ids) > 0 {
-		part := ids[:min(len(ids), backlogRead)]
-		ids = ids[len(part):]
-		documents, err := n.fetch(ctx, statedb.Backlog, part)
+		documents, err := n.fetch(ctx, statedb.Backlog, ids[:min(len(ids), backlogRead)])
 		if err != nil {
 			return err
 		}
 		if err := n.trackDocuments(ctx, documents); err != nil {
 			return err
 		}
+		ids = ids[len(documents):]
 	}
 	return nil
 }

@@ -91,42 +91,50 @@ func genesisClaim(b *ledger.Block) []byte {
 // ErrRestoring. Where replication has brought several claims it takes the known
 // one; "" knows none, and then they are an *OtherGenesisError.
 func readGenesis(ctx context.Context, db statedb.DB, known string) (*ledger.Block, error) {
-	documents, err := db.Get(ctx, statedb.Bigchain, []string{genesisID, RestoreMarker})
-	if err != nil {
+	var read [2]statedb.Document
+	err := statedb.Each(ctx, db, statedb.Bigchain, []string{genesisID, RestoreMarker}, func(i int, d statedb.Document) error {
+		read[i] = d
+		return nil
+	})
+	claim, marker := read[0], read[1]
+	switch {
+	case err != nil:
 		return nil, fmt.Errorf("read the genesis block: %w", err)
-	}
-	if documents[1].Rev != "" {
+	case marker.Rev != "":
 		return nil, ErrRestoring
-	}
-	if documents[0].Rev == "" {
+	case claim.Rev == "":
 		return nil, ErrNotInitialized
 	}
-	var found []*ledger.Block
+	var first *ledger.Block
+	var ids []string // of all that are sound, some at most: nobody's claims fill the memory
 	var fault error
-	for _, body := range documents[0].Revisions() {
-		block, err := parseGenesis(body)
+	for r, err := range revisions(ctx, db, statedb.Bigchain, claim) {
+		if err != nil {
+			return nil, fmt.Errorf("read the genesis block: %w", err)
+		}
+		block, err := parseGenesis(r.Body)
 		switch {
 		case err != nil:
 			fault = cmp.Or(fault, err)
 		case block.ID == known:
 			return block, nil
-		case !slices.ContainsFunc(found, func(b *ledger.Block) bool { return b.ID == block.ID }):
-			found = append(found, block)
+		case len(ids) < maxClaims && !slices.Contains(ids, block.ID):
+			first = cmp.Or(first, block)
+			ids = append(ids, block.ID)
 		}
 	}
-	switch len(found) {
+	switch len(ids) {
 	case 0:
 		return nil, fault
 	case 1:
-		return found[0], nil
+		return first, nil
 	}
-	several := &OtherGenesisError{}
-	for _, b := range found {
-		several.IDs = append(several.IDs, b.ID)
-	}
-	slices.Sort(several.IDs)
-	return nil, several
+	slices.Sort(ids)
+	return nil, &OtherGenesisError{IDs: ids}
 }
+
+// maxClaims is how many first blocks are told apart.
+const maxClaims = 5
 
 // parseGenesis reads the document that claims the first block.
 func parseGenesis(body []byte) (*ledger.Block, error) {
@@ -194,15 +202,13 @@ func ensureDocuments(ctx context.Context, db statedb.DB, table string, writes []
 		if len(ids) == 0 {
 			break
 		}
-		documents, err := db.Get(ctx, table, ids)
-		if err != nil {
-			return nil, err
-		}
 		writes, places = nil, nil
 		var garbage []string
-		for i, d := range documents {
-			if slices.ContainsFunc(d.Revisions(), func(body []byte) bool { return sameJSON(body, conflicts[i].Body) }) {
-				continue
+		err = statedb.Each(ctx, db, table, ids, func(i int, d statedb.Document) error {
+			for r, err := range revisions(ctx, db, table, d) {
+				if err != nil || sameJSON(r.Body, conflicts[i].Body) {
+					return err
+				}
 			}
 			if table == statedb.Transactions {
 				conflicts[i].Rev = d.Rev
@@ -210,6 +216,10 @@ func ensureDocuments(ctx context.Context, db statedb.DB, table string, writes []
 				garbage = append(garbage, d.ID)
 			}
 			writes, places = append(writes, conflicts[i]), append(places, at[i])
+			return nil
+		})
+		if err != nil {
+			return nil, err
 		}
 		// Peers that copy a table take nothing in place of what they have, but they
 		// take something new.

@@ -345,27 +345,30 @@ func (m *maker) load(ctx context.Context, entries []*entry, bodies []*ledger.Tra
 	if len(missing) == 0 {
 		return nil
 	}
-	var documents []statedb.Document
-	err := m.n.retry(ctx, "block", func() (err error) {
-		documents, err = m.n.db.Get(ctx, statedb.Backlog, missing)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	inParallel(len(documents), func(i int) {
-		if documents[i].Rev == "" {
-			return
-		}
-		t, _, err := readBacklogDocument(documents[i])
+	for len(missing) > 0 {
+		var documents []statedb.Document
+		err := m.n.retry(ctx, "block", func() (err error) {
+			documents, err = m.n.db.Get(ctx, statedb.Backlog, missing)
+			return err
+		})
 		if err != nil {
-			return // the backlog feed refuses what it cannot read
+			return err
 		}
-		if _, err := m.n.check(t); err == nil {
-			t.Compact()
-			bodies[at[i]] = t
-		}
-	})
+		inParallel(len(documents), func(i int) {
+			if documents[i].Rev == "" {
+				return
+			}
+			t, _, err := readBacklogDocument(documents[i])
+			if err != nil {
+				return // the backlog feed refuses what it cannot read
+			}
+			if _, err := m.n.check(t); err == nil {
+				t.Compact()
+				bodies[at[i]] = t
+			}
+		})
+		missing, at = missing[len(documents):], at[len(documents):]
+	}
 	return nil
 }
 

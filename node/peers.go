@@ -23,9 +23,13 @@ func Copied(guardBacklog bool) []statedb.CopiedTable {
 	return []statedb.CopiedTable{
 		{Table: statedb.Backlog, IDs: "^" + id + "$", Guarded: guardBacklog},
 		{Table: statedb.Bigchain, IDs: "^(" + id + "|" + genesisID + "|" + ledger.StatementPrefix + "[0-9]{8}:[1-9A-Za-z]+)$", Guarded: true},
-		{Table: statedb.Votes, IDs: "^" + id + ":[1-9A-Za-z]+(:[0-9a-f]+)?$", Guarded: true},
+		{Table: statedb.Votes, IDs: "^" + id + ":[1-9A-Za-z]+(:[0-9a-f]+)?$", Guarded: true, MaxBytes: maxCopiedVote},
 	}
 }
+
+// maxCopiedVote is more than ten times what a vote has: a thousand of them are read at
+// once.
+const maxCopiedVote = 10_000
 
 // ErrAwaitsGenesis: the database has no genesis block yet, and is to get it from
 // peers.

@@ -18,6 +18,10 @@ type peered struct{ statedb.DB }
 func (peered) HasPeers(context.Context) (bool, error)  { return true, nil }
 func (peered) TendPeers(context.Context) (bool, error) { return true, nil }
 
+func (peered) ReadRevisions(context.Context, string, string, []string) ([]statedb.Revision, error) {
+	return nil, errors.New("nothing is left out")
+}
+
 // TestAwaitGenesis: who has peers does not begin a ledger of his own.
 func TestAwaitGenesis(t *testing.T) {
 	db := peered{openEmbedded(t, t.TempDir())}

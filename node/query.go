@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strconv"
 
@@ -53,35 +54,27 @@ func (n *Node) bodies(ctx context.Context, entries []chainstate.AssetEntry) ([][
 	for i, e := range entries {
 		ids[i] = e.TxID
 	}
-	documents, err := n.db.Get(ctx, statedb.Transactions, ids)
-	if err != nil {
-		return nil, err
-	}
 	bodies := make([][]byte, len(entries))
 	blocks := map[string]*ledger.Block{} // of one page, a few at most
-	for i, e := range entries {
+	err := statedb.Each(ctx, n.db, statedb.Transactions, ids, func(i int, d statedb.Document) error {
+		e := entries[i]
 		digest, err := n.state.TransactionDigest(e.TxID)
-		if err != nil {
-			return nil, err
+		if err == nil {
+			bodies[i] = transactionBody(d, e.BlockID, digest)
 		}
-		if bodies[i] = transactionBody(documents[i], e.BlockID, digest); bodies[i] != nil {
-			continue
+		if err == nil && bodies[i] == nil {
+			bodies[i], err = n.bodyFromBlock(ctx, e, blocks)
 		}
-		if bodies[i], err = n.bodyFromBlock(ctx, e, blocks); err != nil {
-			return nil, err
-		}
-	}
-	return bodies, nil
+		return err
+	})
+	return bodies, err
 }
 
 func (n *Node) bodyFromBlock(ctx context.Context, e chainstate.AssetEntry, blocks map[string]*ledger.Block) ([]byte, error) {
 	block := blocks[e.BlockID]
 	if block == nil {
-		documents, err := n.db.Get(ctx, statedb.Bigchain, []string{e.BlockID})
-		if err != nil {
-			return nil, err
-		}
-		if block, err = soundBlock(documents[0]); err != nil {
+		var err error
+		if block, err = n.storedBlock(ctx, e.BlockID); err != nil {
 			return nil, err
 		}
 		blocks[e.BlockID] = block
@@ -94,22 +87,55 @@ func (n *Node) bodyFromBlock(ctx context.Context, e chainstate.AssetEntry, block
 	return nil, ErrNotFound
 }
 
-// soundBlock reads a block that the chainstate knows.
-func soundBlock(d statedb.Document) (*ledger.Block, error) {
-	if d.Rev == "" {
-		return nil, fmt.Errorf("block %s is gone from the database", d.ID)
+// storedBlock reads a block that the chainstate knows, as a request does: it tries
+// once.
+func (n *Node) storedBlock(ctx context.Context, id string) (*ledger.Block, error) {
+	documents, err := n.db.Get(ctx, statedb.Bigchain, []string{id})
+	if err != nil {
+		return nil, err
 	}
-	var first error
-	for _, body := range d.Revisions() {
-		b, err := readBlock(d.ID, body)
-		if err == nil {
+	return soundBlock(documents[0], revisions(ctx, n.db, statedb.Bigchain, documents[0]))
+}
+
+// revisions gives all that stands under an id, or the error of reading it.
+func revisions(ctx context.Context, db statedb.DB, table string, d statedb.Document) iter.Seq2[statedb.Revision, error] {
+	return d.Revisions(func(revs []string) ([]statedb.Revision, error) {
+		return statedb.ReadRevisions(ctx, db, table, d.ID, revs)
+	})
+}
+
+// lostBlockError: the database does not have a block that it had.
+type lostBlockError struct {
+	id    string
+	fault error // of what stands there; nil for nothing
+}
+
+func (e *lostBlockError) Error() string {
+	if e.fault == nil {
+		return fmt.Sprintf("block %s is gone from the database", e.id)
+	}
+	return fmt.Sprintf("block %s was changed in the database: %v", e.id, e.fault)
+}
+
+func (e *lostBlockError) Unwrap() error { return e.fault }
+
+// soundBlock finds a block among what stands under its id. A *lostBlockError says
+// that it is not there, any other that it could not be read.
+func soundBlock(d statedb.Document, revisions iter.Seq2[statedb.Revision, error]) (*ledger.Block, error) {
+	lost := &lostBlockError{id: d.ID}
+	for r, err := range revisions {
+		if err != nil {
+			return nil, err
+		}
+		b, fault := readBlock(d.ID, r.Body)
+		if fault == nil {
 			return b, nil
 		}
-		if first == nil {
-			first = err
+		if lost.fault == nil {
+			lost.fault = fault
 		}
 	}
-	return nil, fmt.Errorf("block %s was changed in the database: %w", d.ID, first)
+	return nil, lost
 }
 
 // readBlock reads what stands under a block's id.
@@ -240,11 +266,7 @@ func (n *Node) Block(ctx context.Context, blockID string) ([]byte, error) {
 	if _, err := n.BlockStatus(ctx, blockID); err != nil {
 		return nil, err
 	}
-	documents, err := n.db.Get(ctx, statedb.Bigchain, []string{blockID})
-	if err != nil {
-		return nil, err
-	}
-	b, err := soundBlock(documents[0])
+	b, err := n.storedBlock(ctx, blockID)
 	if err != nil {
 		return nil, err
 	}

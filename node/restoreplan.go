@@ -106,13 +106,13 @@ func (p *planner) readJournal(ctx context.Context) error {
 		for i, v := range some {
 			ids[i] = ledger.VoteID(v.BlockID, v.NodePubkey)
 		}
-		there, err := p.fetch(ctx, statedb.Votes, ids)
-		for i := 0; err == nil && i < len(there); i++ {
-			if there[i].Rev == "" {
-				p.lost = append(p.lost, some[i])
-				err = p.apply(ctx, event{vote: some[i]})
+		err := p.each(ctx, statedb.Votes, ids, func(i int, d statedb.Document) error {
+			if d.Rev != "" {
+				return nil
 			}
-		}
+			p.lost = append(p.lost, some[i])
+			return p.apply(ctx, event{vote: some[i]})
+		})
 		some = some[:0]
 		return err
 	}

@@ -99,20 +99,17 @@ type waiting struct {
 // stillWaiting reads tracked entries, and forgets those that are gone. What is no
 // entry it leaves out: the backlog feed refuses that.
 func (n *Node) stillWaiting(ctx context.Context, ids []string) (list []waiting, err error) {
-	documents, err := n.fetch(ctx, statedb.Backlog, ids)
-	if err != nil {
-		return nil, err
-	}
 	var gone []string
-	for _, d := range documents {
+	err = n.each(ctx, statedb.Backlog, ids, func(_ int, d statedb.Document) error {
 		if d.Rev == "" {
 			gone = append(gone, d.ID)
 		} else if t, assignee, err := readBacklogDocument(d); err == nil {
 			list = append(list, waiting{t, d.Rev, assignee})
 		}
-	}
+		return nil
+	})
 	n.backlog.forget(gone)
-	return list, nil
+	return list, err
 }
 
 func idsOfEntries(entries []*entry) []string {

@@ -279,19 +279,22 @@ func (n *Node) takeOver(ctx context.Context, batch []post, writes []statedb.Writ
 	for k, i := range conflicts {
 		ids[k] = writes[i].ID
 	}
-	documents, err := n.db.Get(ctx, statedb.Backlog, ids)
-	if err != nil {
-		return fail(conflicts, err)
-	}
 	var garbage []int
 	var again []statedb.Write
-	for k, i := range conflicts {
-		if theirs, ok := n.sameEntry(documents[k]); ok {
-			n.backlog.written(batch[i].entry, documents[k].Rev, theirs, nil)
-			continue
+	compared := 0
+	err := statedb.Each(ctx, n.db, statedb.Backlog, ids, func(k int, d statedb.Document) error {
+		i := conflicts[k]
+		compared++
+		if theirs, ok := n.sameEntry(d); ok {
+			n.backlog.written(batch[i].entry, d.Rev, theirs, nil)
+			return nil
 		}
-		writes[i].Rev = documents[k].Rev
+		writes[i].Rev = d.Rev
 		garbage, again = append(garbage, i), append(again, writes[i])
+		return nil
+	})
+	if err != nil {
+		return fail(append(garbage, conflicts[compared:]...), err)
 	}
 	if len(again) == 0 {
 		return nil

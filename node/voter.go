@@ -183,11 +183,11 @@ func (n *Node) readBlock(ctx context.Context, id string) (*ledger.Block, error) 
 	if err != nil || documents[0].Rev == "" {
 		return nil, err
 	}
-	b, err := soundBlock(documents[0])
-	if err != nil {
-		return nil, n.settleRevisions(statedb.Bigchain, documents[0], isBlock(id))
+	b, err := n.soundBlock(ctx, documents[0])
+	if lost := (*lostBlockError)(nil); errors.As(err, &lost) {
+		return nil, n.settleRevisions(ctx, statedb.Bigchain, documents[0], isBlock(id))
 	}
-	return b, nil
+	return b, err
 }
 
 // lockIfVoted renews the locks of a valid vote on an undecided block. One whose

@@ -93,8 +93,11 @@ func (v *voter) reclaim(ctx context.Context, vote *ledger.Vote) error {
 	if err != nil {
 		return err
 	}
-	for _, body := range documents[0].Revisions() {
-		if _, err := readVote(id, body); err == nil {
+	for r, err := range revisions(ctx, v.n.db, statedb.Votes, documents[0]) {
+		if err != nil {
+			return err
+		}
+		if _, fault := readVote(id, r.Body); fault == nil {
 			return nil
 		}
 	}

@@ -73,6 +73,8 @@ type CopiedTable struct {
 	// Guarded has the database itself refuse what a peer's server may send besides
 	// new documents: edits and deletions. It costs something with every write.
 	Guarded bool
+	// MaxBytes is how large a document may be that the guard lets in; 0 for any size.
+	MaxBytes int
 }
 
 // Copy is one table that is copied from a peer, as it stands.
@@ -101,6 +103,10 @@ type Replicated interface {
 	// peer answers again. The database would do so by itself, after minutes. It is
 	// called every few seconds, by one caller at a time.
 	TendPeers(ctx context.Context) (bool, error)
+
+	// ReadRevisions reads revisions of one document, in order, with a nil Body
+	// where somebody has removed one. It may end early, as Get may.
+	ReadRevisions(ctx context.Context, table, id string, revs []string) ([]Revision, error)
 }
 
 // Replicator is an adapter that has its tables copied from other operators'

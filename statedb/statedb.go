@@ -33,27 +33,14 @@ type Document struct {
 	Body []byte // a JSON object without _id and _rev, numbers as they were written
 	// Others are the revisions that stand beside this one in conflict: what
 	// replication brought from somebody who wrote to the same id. Get gives
-	// them, in no order; only CouchDB can have any.
+	// them, in no order; only CouchDB can have any. Revisions reads them all.
 	Others []Revision
-}
-
-// Revisions lists the bodies of all revisions, the one that the database shows
-// first; none where there is no document.
-func (d Document) Revisions() [][]byte {
-	if d.Rev == "" {
-		return nil
-	}
-	bodies := [][]byte{d.Body}
-	for _, r := range d.Others {
-		bodies = append(bodies, r.Body)
-	}
-	return bodies
 }
 
 // Revision is one of several contents of a document.
 type Revision struct {
 	Rev  string
-	Body []byte
+	Body []byte // nil in a Document where Get left it out, as others were large
 }
 
 // Write is one document to create, update or delete.
@@ -108,10 +95,14 @@ type DB interface {
 	Remove(ctx context.Context, table string, ids []string) error
 
 	// Get reads documents by id in one round trip. The answer has one element
-	// for each id, in order, with an empty Rev where there is none.
+	// for each id, in order, with an empty Rev where there is none. It may end
+	// early, at least one being there, where the documents are large: whoever
+	// can write to a table must not fill the memory of who reads it. Each asks
+	// for the rest.
 	Get(ctx context.Context, table string, ids []string) ([]Document, error)
 
-	// Range reads documents by id, in the database's order of strings.
+	// Range reads documents by id, in the database's order of strings. A page
+	// may have fewer rows than asked for where they are large.
 	Range(ctx context.Context, table string, r Range) (Page, error)
 
 	// Find reads the documents that match a Mango selector. A document that is

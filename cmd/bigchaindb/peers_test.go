@@ -70,6 +70,9 @@ type copying struct {
 
 func (c *copying) HasPeers(context.Context) (bool, error)             { return len(c.peers) > 0, nil }
 func (c *copying) TendPeers(context.Context) (bool, error)            { return len(c.peers) > 0, nil }
+func (c *copying) ReadRevisions(context.Context, string, string, []string) ([]statedb.Revision, error) {
+	return nil, nil
+}
 func (c *copying) Peers(context.Context) ([]statedb.Copies, error)    { return c.peers, nil }
 func (c *copying) ForbidReader(context.Context, string) (bool, error) { return true, nil }
 func (c *copying) AllowReader(context.Context, string, []statedb.CopiedTable) (string, error) {

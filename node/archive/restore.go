@@ -296,16 +296,12 @@ func (r *restorer) create(ctx context.Context, table string, writes []statedb.Wr
 	if len(ids) == 0 {
 		return nil
 	}
-	there, err := r.db.Get(ctx, table, ids)
-	if err != nil {
-		return err
-	}
-	for i, d := range there {
+	return statedb.Each(ctx, r.db, table, ids, func(i int, d statedb.Document) error {
 		if !sameJSON(d.Body, bodies[i]) {
 			return foreign(table, d.ID)
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 // foreign says that somebody else writes into the database.

@@ -173,6 +173,15 @@ func (l *line) Get(ctx context.Context, name string, ids []string) (documents []
 	return documents, err
 }
 
+// ReadRevisions reads one at a time.
+func (l *line) ReadRevisions(ctx context.Context, name, id string, revs []string) (read []statedb.Revision, err error) {
+	t := l.store.tables[name]
+	err = l.call(ctx, &call{kind: "get", table: name, ids: []string{id}, do: func() {
+		read = append(read, t.revision(id, revs[0]))
+	}})
+	return read, err
+}
+
 func (l *line) Range(context.Context, string, statedb.Range) (statedb.Page, error) {
 	panic("a node does not read ranges by itself")
 }

@@ -127,10 +127,27 @@ func (t *table) get(id string) statedb.Document {
 	d := statedb.Document{ID: id, Rev: l.rev(), Body: slices.Clone(l.body)}
 	for _, other := range t.documents[id].leaves[1:] {
 		if !other.deleted {
-			d.Others = append(d.Others, statedb.Revision{Rev: other.rev(), Body: slices.Clone(other.body)})
+			r := statedb.Revision{Rev: other.rev()}
+			if len(d.Others) == 0 { // the rest is to be asked for
+				r.Body = slices.Clone(other.body)
+			}
+			d.Others = append(d.Others, r)
 		}
 	}
 	return d
+}
+
+// revision reads one revision; it has no body when it is gone.
+func (t *table) revision(id, rev string) statedb.Revision {
+	r := statedb.Revision{Rev: rev}
+	if d := t.documents[id]; d != nil {
+		for _, l := range d.leaves {
+			if !l.deleted && l.rev() == rev {
+				r.Body = slices.Clone(l.body)
+			}
+		}
+	}
+	return r
 }
 
 // waiting lists the sequence numbers behind one, each document's at its latest.

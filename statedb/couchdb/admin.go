@@ -23,8 +23,10 @@ const (
 	oldestMajor = 3
 	// defaultMaxDocument is CouchDB's max_document_size when it is not set.
 	defaultMaxDocument = 8_000_000
-	// defaultMaxPurge is CouchDB's purge.max_document_id_number.
-	defaultMaxPurge = 100
+	// defaultMaxPurge is CouchDB's purge.max_document_id_number, and
+	// defaultMaxPurgeRevs its purge.max_revisions_number.
+	defaultMaxPurge     = 100
+	defaultMaxPurgeRevs = 1000
 	// documentMargin is left below it, for _id, _rev and how CouchDB counts.
 	documentMargin = 4096
 	// createTries is how often making a database is tried again.
@@ -95,7 +97,12 @@ func (db *DB) readLimits(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	db.server.maxPurge.Store(min(max(purge, 1), int64(db.opts.MaxBatch)))
+	revs, err := db.configured(ctx, "purge/max_revisions_number", defaultMaxPurgeRevs)
+	if err != nil {
+		return err
+	}
+	db.server.maxPurge.Store(max(min(purge, revs, int64(db.opts.MaxBatch)), 1))
+	db.server.maxPurgeRevs.Store(max(revs, 1))
 	return nil
 }
 

@@ -102,11 +102,7 @@ func readFields(definition canonical.Value) ([]statedb.SortField, error) {
 
 // key is what the index holds of a document: the values of its fields.
 func (ix *deployed) key(d statedb.Document) (canonical.Value, error) {
-	tree, err := canonical.Parse(d.Body)
-	if err != nil {
-		return tree, malformed("a document")
-	}
-	tree = tree.With("_id", canonical.StringOf(d.ID)).With("_rev", canonical.StringOf(d.Rev))
+	tree := parseBody(d)
 	var values []canonical.Value
 	for _, f := range ix.Fields {
 		v, ok := mango.ParsePath(f.Field).Lookup(tree)

@@ -87,9 +87,10 @@ var (
 
 // server is what the server said of itself when Open reached it.
 type server struct {
-	version     string
-	maxDocument atomic.Int64
-	maxPurge    atomic.Int64 // documents of one _purge
+	version      string
+	maxDocument  atomic.Int64
+	maxPurge     atomic.Int64 // documents of one _purge
+	maxPurgeRevs atomic.Int64 // revisions of all of them
 	// substitute is set for what speaks CouchDB's protocol and is not CouchDB.
 	// It may lack bookmarks, purging and _security.
 	substitute bool

@@ -245,11 +245,7 @@ func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.
 	if len(prepared.fields) > 0 {
 		// Here rather than in CouchDB: the bookmark needs the index's fields.
 		for i, d := range page.Documents {
-			tree, err := canonical.Parse(d.Body)
-			if err != nil {
-				return statedb.Page{}, malformed("a document")
-			}
-			page.Documents[i].Body = mango.Project(tree, prepared.fields).Bytes()
+			page.Documents[i].Body = mango.Project(parseBody(d).Without("_id", "_rev"), prepared.fields).Bytes()
 		}
 	}
 	return page, err
@@ -319,11 +315,7 @@ func (db *DB) find(ctx context.Context, q *query, limit int, bookmark string, sk
 		all.stats.Documents += part.stats.Documents
 		all.native = part.native
 		for _, d := range part.documents {
-			match, err := q.matches(d)
-			if err != nil {
-				return found{}, err
-			}
-			if !match {
+			if !q.matches(d) {
 				continue
 			}
 			if all.documents = append(all.documents, d); len(all.documents) == limit {
@@ -347,13 +339,8 @@ func (db *DB) find(ctx context.Context, q *query, limit int, bookmark string, sk
 const relaxedPage = 200
 
 // matches reports whether a document matches the selector as it was given.
-func (q *query) matches(d statedb.Document) (bool, error) {
-	tree, err := canonical.Parse(d.Body)
-	if err != nil {
-		return false, malformed("a document")
-	}
-	tree = tree.With("_id", canonical.StringOf(d.ID)).With("_rev", canonical.StringOf(d.Rev))
-	return q.selector.Match(tree), nil
+func (q *query) matches(d statedb.Document) bool {
+	return q.selector.Match(parseBody(d))
 }
 
 // key is a document's key in what the query reads.

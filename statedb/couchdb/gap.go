@@ -82,9 +82,8 @@ func (q *query) lost(r *row) (*statedb.Document, error) {
 	if err != nil {
 		return nil, err
 	}
-	match, err := q.matches(d)
-	if err != nil || !match {
-		return nil, err
+	if !q.matches(d) {
+		return nil, nil
 	}
 	return &d, nil
 }

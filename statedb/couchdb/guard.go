@@ -33,6 +33,7 @@ const guardFunction = `function (doc, old, user) {
   if (user.roles.indexOf(%s) < 0) throw({forbidden: "only the ledger's node writes here"});
   if (old || doc._deleted) throw({forbidden: "what is here stays as it is"});
   if (!new RegExp(%s).test(doc._id)) throw({forbidden: "this id is no ledger's"});
+  if (%d && JSON.stringify(doc).length > %[3]d) throw({forbidden: "it is too large for its table"});
 }`
 
 // guard has a table's database refuse all but new documents, and those from
@@ -45,7 +46,7 @@ func (db *DB) guard(ctx context.Context, t statedb.CopiedTable) error {
 	role, _ := json.Marshal(db.copierRole())
 	ids, _ := json.Marshal(t.IDs)
 	return db.upsert(ctx, path(name)+"/"+guardID, map[string]any{
-		"language": "javascript", "validate_doc_update": fmt.Sprintf(guardFunction, role, ids),
+		"language": "javascript", "validate_doc_update": fmt.Sprintf(guardFunction, role, ids, t.MaxBytes),
 	})
 }
 

@@ -46,7 +46,8 @@ func FuzzFields(f *testing.F) {
 	})
 }
 
-// FuzzReadDocument must not panic, and must give back what is no reserved name.
+// FuzzReadDocument must not panic, and must give back what is no reserved name, to
+// the byte.
 func FuzzReadDocument(f *testing.F) {
 	f.Add([]byte(`{"_id":"a","_rev":"1-x","_attachments":{},"n":1.0,"":[]}`))
 	f.Add([]byte(`{"_id":1,"_rev":"1-x"}`))
@@ -55,11 +56,14 @@ func FuzzReadDocument(f *testing.F) {
 		if err != nil {
 			return
 		}
+		whole, err := canonical.Parse(data)
+		if err != nil {
+			return // CouchDB gives no such thing, and who uses it checks it
+		}
 		body, err := canonical.Parse(d.Body)
 		if err != nil {
 			t.Fatalf("%s gave %s: %v", data, d.Body, err)
 		}
-		whole, _ := canonical.Parse(data)
 		for i := range whole.Len() {
 			v, there := body.Get(whole.Key(i))
 			if there == isReserved(whole.Key(i)) || there && !canonical.Equal(v, whole.At(i)) {

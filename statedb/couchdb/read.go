@@ -22,7 +22,6 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 	documents := make([]statedb.Document, len(ids))
 	keys := []byte(`{"keys":[`)
 	var places []int
-	var others []leaf
 	for i, id := range ids {
 		documents[i].ID = id
 		if statedb.CheckID(id) != nil {
@@ -37,46 +36,66 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 	if len(ids) > 0 && len(places) == 0 {
 		return documents, nil
 	}
-	answer, err := db.do(ctx, request{
-		method: http.MethodPost, path: path(name, "_all_docs"), body: append(keys, `]}`...), reads: true,
-		query: url.Values{"include_docs": {"true"}, "conflicts": {"true"}},
-	})
-	if err != nil {
-		return nil, err
+	keys = append(keys, `]}`...)
+	for most := maxAnswer; ; most *= 2 {
+		answer, err := db.do(ctx, request{
+			method: http.MethodPost, path: path(name, "_all_docs"), body: keys, reads: true, most: most,
+			query: url.Values{"include_docs": {"true"}, "conflicts": {"true"}},
+		})
+		if err != nil {
+			return nil, err
+		}
+		rows, others, err := readRows(answer, documents, places)
+		cut := len(answer) == most
+		switch {
+		case err != nil && !cut:
+			return nil, err
+		case cut && rows == 0:
+			continue // one document is as large
+		case rows < len(places) && !cut:
+			return nil, malformed("_all_docs: fewer rows than keys")
+		case rows < len(places):
+			documents = documents[:places[rows]]
+		}
+		if err := db.readConflicts(ctx, name, documents, others); err != nil {
+			return nil, err
+		}
+		return documents, nil
 	}
-	rows := 0
+}
+
+// maxAnswer is how many bytes of documents are read at once.
+const maxAnswer = 32 << 20
+
+// readRows puts the rows of an answer of _all_docs for keys into their places, and
+// tells how many there are; an error if it is cut off after them.
+func readRows(answer []byte, documents []statedb.Document, places []int) (rows int, others []leaf, err error) {
 	err = eachRow(answer, func(r row) error {
 		if rows == len(places) {
 			return malformed("_all_docs: more rows than keys")
 		}
 		place := places[rows]
+		if r.document == nil { // it is not there, or deleted
+			if textOf(r.key) != documents[place].ID {
+				return malformed("_all_docs: a row is of another key")
+			}
+		} else {
+			d, conflicts, err := readLeaves(r.document)
+			if err != nil {
+				return err
+			}
+			if d.ID != documents[place].ID {
+				return malformed("_all_docs: a row is of another document")
+			}
+			documents[place] = d
+			for _, rev := range conflicts {
+				others = append(others, leaf{place, d.ID, rev})
+			}
+		}
 		rows++
-		if r.document == nil {
-			return nil // it is not there, or deleted
-		}
-		d, conflicts, err := readLeaves(r.document)
-		if err != nil {
-			return err
-		}
-		if d.ID != ids[place] {
-			return malformed("_all_docs: a row is of another document")
-		}
-		documents[place] = d
-		for _, rev := range conflicts {
-			others = append(others, leaf{place, d.ID, rev})
-		}
 		return nil
 	})
-	if err == nil && rows != len(places) {
-		err = malformed("_all_docs: fewer rows than keys")
-	}
-	if err == nil && len(others) > 0 {
-		err = db.readConflicts(ctx, name, documents, others)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return documents, nil
+	return rows, others, err
 }
 
 // currentRevs returns the revisions of documents, "" for those not there.
@@ -113,45 +132,27 @@ type row struct {
 	document []byte // JSON; nil where there is none
 }
 
-// eachRow calls do with the rows of a view's answer.
+// eachRow calls do with the rows of a view's answer, also of one that is cut off.
 func eachRow(answer []byte, do func(row) error) error {
-	found := false
-	var fault error
-	err := eachField(answer, func(key, value []byte) bool {
-		if string(key) != "rows" {
-			return true
-		}
-		found = true
-		fault = eachElement(value, func(element []byte) error {
-			var r row
-			if err := eachField(element, func(key, value []byte) bool {
-				switch string(key) {
-				case "id":
-					r.id = textOf(value)
-				case "key":
-					r.key = value
-				case "doc":
-					if string(value) != "null" {
-						r.document = value
-					}
+	return eachElementOf(answer, "rows", func(element []byte) error {
+		var r row
+		if err := eachField(element, func(key, value []byte) bool {
+			switch string(key) {
+			case "id":
+				r.id = textOf(value)
+			case "key":
+				r.key = value
+			case "doc":
+				if string(value) != "null" {
+					r.document = value
 				}
-				return true
-			}); err != nil {
-				return err
 			}
-			return do(r)
-		})
-		return fault == nil
+			return true
+		}); err != nil {
+			return err
+		}
+		return do(r)
 	})
-	switch {
-	case fault != nil:
-		return fault
-	case err != nil:
-		return err
-	case !found:
-		return malformed("rows are missing")
-	}
-	return nil
 }
 
 // Range reads _all_docs between two ids. A bookmark is the last id of a page:
@@ -179,7 +180,7 @@ func (db *DB) Range(ctx context.Context, table string, r statedb.Range) (statedb
 		// One more than asked for tells whether the page is the last, and one
 		// may be that which the page before ended with.
 		want := r.Limit - len(page.Documents) + 2
-		rows, err := db.allDocs(ctx, name, from, r.End, want)
+		rows, whole, err := db.allDocs(ctx, name, from, r.End, want)
 		if err != nil {
 			return statedb.Page{}, err
 		}
@@ -198,7 +199,10 @@ func (db *DB) Range(ctx context.Context, table string, r statedb.Range) (statedb
 			}
 			page.Documents = append(page.Documents, d)
 		}
-		if page.Bookmark != "" || len(rows) < want {
+		if !whole && page.Bookmark == "" && len(page.Documents) > 0 {
+			page.Bookmark = keyset.Seal([]byte(page.Documents[len(page.Documents)-1].ID), query)
+		}
+		if page.Bookmark != "" || whole && len(rows) < want {
 			page.Stats.Documents = len(page.Documents)
 			return page, nil
 		}
@@ -207,26 +211,35 @@ func (db *DB) Range(ctx context.Context, table string, r statedb.Range) (statedb
 	}
 }
 
-func (db *DB) allDocs(ctx context.Context, name, start, end string, limit int) ([]row, error) {
+// allDocs reads rows with their documents; not the whole of what was asked for when they
+// are large, but two at least, so that there is one behind that which was there before.
+func (db *DB) allDocs(ctx context.Context, name, start, end string, limit int) (rows []row, whole bool, err error) {
 	query := url.Values{"include_docs": {"true"}, "limit": {strconv.Itoa(limit)}}
 	if start != "" {
 		query.Set("startkey", string(canonical.AppendString(nil, start)))
 	}
 	if end != "" {
 		if start >= end {
-			return nil, nil // CouchDB refuses a range that is none
+			return nil, true, nil // CouchDB refuses a range that is none
 		}
 		query.Set("endkey", string(canonical.AppendString(nil, end)))
 		query.Set("inclusive_end", "false")
 	}
-	answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name, "_all_docs"), query: query, reads: true})
-	if err != nil {
-		return nil, err
+	for most := maxAnswer; ; most *= 2 {
+		answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name, "_all_docs"), query: query, reads: true, most: most})
+		if err != nil {
+			return nil, false, err
+		}
+		rows = nil
+		err = eachRow(answer, func(r row) error {
+			rows = append(rows, r)
+			return nil
+		})
+		if len(answer) < most {
+			return rows, true, err
+		}
+		if len(rows) >= 2 {
+			return rows, false, nil
+		}
 	}
-	var rows []row
-	err = eachRow(answer, func(r row) error {
-		rows = append(rows, r)
-		return nil
-	})
-	return rows, err
 }

@@ -1,6 +1,7 @@
 package couchdb
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,17 +67,16 @@ func (db *DB) purge(ctx context.Context, name string, ids []string) error {
 	}
 	// A document can have several leaves when others write to it, too.
 	for len(unknown) > 0 {
-		leaves, err := db.leaves(ctx, name, unknown)
-		if err != nil || len(leaves) == 0 {
+		leaves, left, err := db.leaves(ctx, name, unknown)
+		if err != nil {
 			return err
 		}
-		if _, err := db.purgeRevisions(ctx, name, leaves); err != nil {
-			return err
+		if len(leaves) > 0 {
+			if err := db.purgeLeaves(ctx, name, leaves); err != nil {
+				return err
+			}
 		}
-		unknown = unknown[:0]
-		for id := range leaves {
-			unknown = append(unknown, id)
-		}
+		unknown = slices.AppendSeq(slices.Clone(left), maps.Keys(leaves))
 	}
 	return nil
 }
@@ -94,6 +94,30 @@ func (db *DB) stillThere(ctx context.Context, name string, ids []string) (there 
 		}
 	}
 	return there, nil
+}
+
+// purgeLeaves purges as many revisions at a time as one request may.
+func (db *DB) purgeLeaves(ctx context.Context, name string, leaves map[string][]string) error {
+	most := int(db.server.maxPurgeRevs.Load())
+	part, n := map[string][]string{}, 0
+	for id, revs := range leaves {
+		for len(revs) > 0 {
+			some := revs[:min(len(revs), most-n)]
+			part[id], n, revs = some, n+len(some), revs[len(some):]
+			if n < most {
+				continue
+			}
+			if _, err := db.purgeRevisions(ctx, name, part); err != nil {
+				return err
+			}
+			part, n = map[string][]string{}, 0
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	_, err := db.purgeRevisions(ctx, name, part)
+	return err
 }
 
 func (db *DB) purgeRevisions(ctx context.Context, name string, revs map[string][]string) (map[string][]string, error) {
@@ -115,8 +139,10 @@ func (db *DB) purgeRevisions(ctx context.Context, name string, revs map[string][
 	return result.Purged, nil
 }
 
-// leaves returns all leaf revisions of documents, tombstones among them.
-func (db *DB) leaves(ctx context.Context, name string, ids []string) (map[string][]string, error) {
+// leaves returns all leaf revisions of documents, tombstones among them, by id. It
+// reads their bodies, too, as CouchDB does not tell the one without the other; where
+// that is much it is of the first only, and left are those to be asked for again.
+func (db *DB) leaves(ctx context.Context, name string, ids []string) (revs map[string][]string, left []string, err error) {
 	body := []byte(`{"docs":[`)
 	for i, id := range ids {
 		if i > 0 {
@@ -126,32 +152,48 @@ func (db *DB) leaves(ctx context.Context, name string, ids []string) (map[string
 		body = append(canonical.AppendString(body, id), '}')
 	}
 	body = append(body, `]}`...)
-	answer, err := db.do(ctx, request{method: http.MethodPost, path: path(name, "_bulk_get"), body: body, reads: true})
-	if err != nil {
-		return nil, err
-	}
-	var result struct {
-		Results []struct {
-			ID   string `json:"id"`
-			Docs []struct {
-				OK *struct {
-					Rev string `json:"_rev"`
-				} `json:"ok"`
-			} `json:"docs"`
-		} `json:"results"`
-	}
-	if err := json.Unmarshal(answer, &result); err != nil {
-		return nil, malformed("_bulk_get")
-	}
-	leaves := map[string][]string{}
-	for _, r := range result.Results {
-		for _, d := range r.Docs {
-			if d.OK != nil && d.OK.Rev != "" {
-				leaves[r.ID] = append(leaves[r.ID], d.OK.Rev)
+	for most := maxAnswer; ; most *= 2 {
+		answer, err := db.do(ctx, request{method: http.MethodPost, path: path(name, "_bulk_get"), body: body, reads: true, most: most})
+		if err != nil {
+			return nil, nil, err
+		}
+		revs = map[string][]string{}
+		add := func(id string) func(doc []byte) error {
+			return func(doc []byte) error {
+				if ok, found := fieldOf(doc, "ok"); found {
+					rev, _ := fieldOf(ok, "_rev")
+					revs[id] = append(revs[id], textOf(rev))
+				}
+				return nil
 			}
 		}
+		results := 0
+		err = eachElementOf(answer, "results", func(result []byte) error {
+			if results == len(ids) {
+				return malformed("_bulk_get: more results than documents")
+			}
+			id, _ := fieldOf(result, "id")
+			if textOf(id) != ids[results] {
+				return malformed("_bulk_get: a result is of another document")
+			}
+			results++
+			return eachElementOf(result, "docs", add(ids[results-1]))
+		})
+		cut := len(answer) == most
+		switch {
+		case err == nil && results < len(ids) && !cut:
+			return nil, nil, malformed("_bulk_get: fewer results than documents")
+		case !cut:
+			return revs, nil, err
+		case results == 0: // one document has as many leaves, or as large ones
+			if at, err := findField(answer, "results"); err == nil {
+				_ = eachElementOf(bytes.TrimLeft(answer[at:], "[ \r\n\t"), "docs", add(ids[0]))
+			}
+		}
+		if len(revs) > 0 {
+			return revs, ids[results:], nil
+		}
 	}
-	return leaves, nil
 }
 
 // deleteAll is for servers that cannot purge.

@@ -26,6 +26,8 @@ type request struct {
 	header http.Header
 	// reads: it changes nothing, so that it can be tried again.
 	reads bool
+	// most bytes of the answer are read, if that is not 0: the answer may be cut off.
+	most int
 }
 
 // serverError is an answer with an error status.
@@ -107,7 +109,11 @@ func (db *DB) once(ctx context.Context, r request) ([]byte, error) {
 	if n := response.ContentLength; n > 0 {
 		body.Grow(int(min(n, 64<<20)) + bytes.MinRead)
 	}
-	if _, err := body.ReadFrom(response.Body); err != nil {
+	var answer io.Reader = response.Body
+	if r.most > 0 {
+		answer = io.LimitReader(answer, int64(r.most))
+	}
+	if _, err := body.ReadFrom(answer); err != nil {
 		return nil, db.fault(outer, err)
 	}
 	return body.Bytes(), nil
