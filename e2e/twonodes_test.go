@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -65,19 +66,26 @@ func testTwoNodes(t *testing.T, b backend) {
 		post(toA, toB)
 	}
 
-	for id := range posted {
-		eventually(t, "both nodes say the same of "+id, func() (bool, string) {
-			var found [2]string
+	// All are asked for together: of what only the other one refused a node says for a
+	// moment that it is in the backlog.
+	left := slices.Collect(maps.Keys(posted))
+	eventually(t, "both nodes say the same of every transaction", func() (bool, string) {
+		found := ""
+		left = slices.DeleteFunc(left, func(id string) bool {
+			var both [2]string
 			for i, n := range nodes {
 				status, _, err := n.status(id)
 				if err != nil || status == "undecided" || status == "backlog" {
-					return false, fmt.Sprint(status, err)
+					found = fmt.Sprintln(id, status, err)
+					return false
 				}
-				found[i] = status
+				both[i] = status
 			}
-			return found[0] == found[1], fmt.Sprint(found)
+			found = fmt.Sprintln(id, both)
+			return both[0] == both[1]
 		})
-	}
+		return len(left) == 0, found
+	})
 	for asset, pair := range rivals {
 		winners := 0
 		for _, id := range pair {
