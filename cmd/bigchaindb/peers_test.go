@@ -68,8 +68,8 @@ type copying struct {
 	added []statedb.Peer
 }
 
-func (c *copying) HasPeers(context.Context) (bool, error)             { return len(c.peers) > 0, nil }
-func (c *copying) TendPeers(context.Context) (bool, error)            { return len(c.peers) > 0, nil }
+func (c *copying) HasPeers(context.Context) (bool, error)  { return len(c.peers) > 0, nil }
+func (c *copying) TendPeers(context.Context) (bool, error) { return len(c.peers) > 0, nil }
 func (c *copying) ReadRevisions(context.Context, string, string, []string) ([]statedb.Revision, error) {
 	return nil, nil
 }
