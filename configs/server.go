@@ -27,7 +27,7 @@ func (l *loader) checkServer() {
 		return
 	}
 	for _, file := range db.tlsFiles() {
-		if file.path != "" {
+		if file.path != "" && !db.forPeers(file) {
 			l.warn(file.setting + " is set and database.ssl is not: the database is reached without TLS")
 		}
 	}
@@ -65,9 +65,17 @@ type tlsFile struct{ setting, path string }
 
 func (d *Database) tlsFiles() []tlsFile {
 	return []tlsFile{
-		{"database.ca_cert", d.CACert}, {"database.certfile", d.CertFile}, {"database.keyfile", d.KeyFile}, {crlSetting, d.CRLFile},
+		{caSetting, d.CACert}, {"database.certfile", d.CertFile}, {"database.keyfile", d.KeyFile}, {crlSetting, d.CRLFile},
 	}
 }
+
+// forPeers reports whether a file counts also without database.ssl: a CouchDB on the
+// same machine may be reached without TLS, and those of peers with it.
+func (d *Database) forPeers(file tlsFile) bool {
+	return d.Backend == CouchDB && file.setting == caSetting
+}
+
+const caSetting = "database.ca_cert"
 
 // crlSetting names a file that may be DER, as authorities publish it.
 const crlSetting = "database.crlfile"
@@ -78,12 +86,12 @@ const crlSetting = "database.crlfile"
 // them.
 func (s Settings) CheckTLS() error {
 	db := &s.Database
-	if db.Backend == Embedded || !db.SSL {
+	if db.Backend == Embedded || !db.SSL && db.Backend != CouchDB {
 		return nil
 	}
 	ownKey := db.KeyFile != ""
 	for _, file := range db.tlsFiles() {
-		if file.path == "" {
+		if file.path == "" || !db.SSL && !db.forPeers(file) {
 			continue
 		}
 		data, err := os.ReadFile(file.path)
@@ -105,7 +113,7 @@ func (s Settings) CheckTLS() error {
 			ownKey = ownKey || strings.HasSuffix(block.Type, "PRIVATE KEY")
 		}
 	}
-	if (db.CertFile != "") != ownKey {
+	if db.SSL && (db.CertFile != "") != ownKey {
 		return errors.New("database.certfile and database.keyfile: a certificate and its private key are needed, in two files, or both in the certificate's file")
 	}
 	return nil

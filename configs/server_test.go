@@ -78,8 +78,9 @@ func TestServerSettingsThatDoNotGoTogether(t *testing.T) {
 	}{
 		{[]string{"BIGCHAINDB_DATABASE_PASSWORD=x"}, "database.login is not"},
 		{[]string{"BIGCHAINDB_DATABASE_PASSWORD=x", "BIGCHAINDB_DATABASE_LOGIN=bob"}, ""},
-		{[]string{"BIGCHAINDB_DATABASE_CA_CERT=/ca"}, "database.ca_cert is set and database.ssl is not"},
-		{[]string{"BIGCHAINDB_DATABASE_CA_CERT=/ca", "BIGCHAINDB_DATABASE_SSL=true"}, ""},
+		{[]string{"BIGCHAINDB_DATABASE_CERTFILE=/cert"}, "database.certfile is set and database.ssl is not"},
+		{[]string{"BIGCHAINDB_DATABASE_CERTFILE=/cert", "BIGCHAINDB_DATABASE_SSL=true"}, ""},
+		{[]string{"BIGCHAINDB_DATABASE_CA_CERT=/ca"}, ""}, // of peers
 	} {
 		_, warnings, err := Load("", home(t, slices.Concat(c.env, []string{"BIGCHAINDB_DATABASE_BACKEND=couchdb"})...))
 		said := strings.Join(warnings, "\n")
@@ -126,6 +127,10 @@ func TestCheckTLS(t *testing.T) {
 			s.Database.SSL = false
 			if err := s.CheckTLS(); err != nil {
 				t.Errorf("%s without TLS: %v", setting, err)
+			}
+			s.Database.Backend = CouchDB
+			if err := s.CheckTLS(); (err != nil) != (setting == "database.ca_cert") { // which is of peers, too
+				t.Errorf("%s without TLS and with peers: %v", setting, err)
 			}
 			s.Database.SSL, s.Database.Backend = true, Embedded
 			if err := s.CheckTLS(); err != nil {

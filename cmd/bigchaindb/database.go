@@ -59,8 +59,12 @@ func openCouchDB(ctx context.Context, settings configs.Settings, logger *slog.Lo
 	if err != nil {
 		return nil, err
 	}
+	peers, err := peerTLS(s)
+	if err != nil {
+		return nil, err
+	}
 	return couchdb.Open(ctx, couchdb.Options{
-		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security,
+		Host: s.Host, Port: s.Port, Name: s.Name, Login: s.Login, Password: string(s.Password), TLS: security, PeerTLS: peers,
 		ConnectTimeout: s.ConnectionTimeout, RequestTimeout: s.RequestTimeout, MaxTries: s.MaxTries, MaxRetries: s.MaxRetries,
 		MaxBatch: s.MaxBatchUpdateSize, Shards: s.Shards, Replicas: s.Replicas, Logger: logger, Registry: registry,
 	})

@@ -51,14 +51,32 @@ func tlsConfig(s configs.Database) (*tls.Config, error) {
 	return config, nil
 }
 
+// peerTLS makes the TLS settings for other operators' databases. Each may have its
+// certificate from an authority of its own, so the system's count, too.
+func peerTLS(s configs.Database) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if s.CACert == "" {
+		return config, nil
+	}
+	pool, err := x509.SystemCertPool()
+	if err != nil {
+		pool = x509.NewCertPool() // there is none on this system
+	}
+	config.RootCAs, err = addAuthorities(pool, "database.ca_cert", s.CACert)
+	return config, err
+}
+
 // authorities reads the certificates of a PEM file that a setting or a flag
 // names.
 func authorities(setting, file string) (*x509.CertPool, error) {
+	return addAuthorities(x509.NewCertPool(), setting, file)
+}
+
+func addAuthorities(pool *x509.CertPool, setting, file string) (*x509.CertPool, error) {
 	text, err := os.ReadFile(file)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", setting, err)
 	}
-	pool := x509.NewCertPool()
 	if !pool.AppendCertsFromPEM(text) {
 		return nil, fmt.Errorf("%s: %s holds no certificate in PEM form", setting, file)
 	}

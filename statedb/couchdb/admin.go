@@ -109,19 +109,27 @@ func (db *DB) readLimits(ctx context.Context) error {
 // configured reads a number of the server's configuration, or gives its
 // default when it is not set or not shown.
 func (db *DB) configured(ctx context.Context, setting string, byDefault int64) (int64, error) {
-	body, err := db.once(ctx, request{method: http.MethodGet, path: "/_node/_local/_config/" + setting})
-	if errors.Is(err, statedb.ErrUnavailable) {
+	text, err := db.configuredText(ctx, setting)
+	if err != nil {
 		return 0, err
-	}
-	var text string
-	if err != nil || json.Unmarshal(body, &text) != nil {
-		return byDefault, nil
 	}
 	n, err := strconv.ParseInt(text, 10, 64)
 	if err != nil {
 		return byDefault, nil
 	}
 	return n, nil
+}
+
+// configuredText reads a setting of the server's, "" when it is not set or not shown.
+func (db *DB) configuredText(ctx context.Context, setting string) (text string, err error) {
+	body, err := db.once(ctx, request{method: http.MethodGet, path: "/_node/_local/_config/" + setting})
+	if errors.Is(err, statedb.ErrUnavailable) {
+		return "", err
+	}
+	if err == nil {
+		_ = json.Unmarshal(body, &text)
+	}
+	return text, nil
 }
 
 // shards is q of a table's database: bigchain and votes have one, so that

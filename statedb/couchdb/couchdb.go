@@ -40,6 +40,7 @@ type Options struct {
 	Login    string // "" sends no credentials
 	Password string
 	TLS      *tls.Config // nil is plain HTTP
+	PeerTLS  *tls.Config // for peers at https addresses; nil trusts the system's authorities
 
 	ConnectTimeout time.Duration // of one attempt to connect; 5 s
 	RequestTimeout time.Duration // of one request; 35 s

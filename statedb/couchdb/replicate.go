@@ -143,6 +143,15 @@ func (db *DB) AddPeer(ctx context.Context, p statedb.Peer, tables []statedb.Copi
 	if err := db.ensureSystem(ctx, replicatorDatabase); err != nil {
 		return err
 	}
+	if strings.HasPrefix(p.URL, "https:") {
+		checks, err := db.configuredText(ctx, "replicator/verify_ssl_certificates")
+		if err != nil {
+			return err
+		}
+		if checks != "true" {
+			db.log.Warn("CouchDB does not check whose certificate a peer shows: set verify_ssl_certificates and ssl_trusted_certificates_file in its section [replicator]", "peer", p.URL)
+		}
+	}
 	password, err := db.putUser(ctx, db.copier(p), db.copierRole())
 	if err != nil {
 		return err

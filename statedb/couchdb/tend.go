@@ -2,7 +2,9 @@ package couchdb
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -114,7 +116,7 @@ const idleLine = 30 * time.Second
 // toPeer makes a client for a peer, which keeps its connection or asks only once.
 func (db *DB) toPeer(keeps bool) *http.Client {
 	return &http.Client{
-		Transport: &http.Transport{TLSClientConfig: db.opts.TLS, MaxConnsPerHost: 1, IdleConnTimeout: idleLine, DisableKeepAlives: !keeps},
+		Transport: &http.Transport{TLSClientConfig: db.opts.PeerTLS, MaxConnsPerHost: 1, IdleConnTimeout: idleLine, DisableKeepAlives: !keeps},
 		// Where a peer may send this side's requests is not the peer's to say.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -136,6 +138,9 @@ func (db *DB) fromPeer(ctx context.Context, client *http.Client, p statedb.Peer,
 	}
 	request.SetBasicAuth(p.User, p.Password)
 	response, err := client.Do(request)
+	if untrusted := (*tls.CertificateVerificationError)(nil); errors.As(err, &untrusted) {
+		return nil, fmt.Errorf("%w: the certificate of %s is not trusted; database.ca_cert names the file of its authority: %w", statedb.ErrUnavailable, p.URL, err)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", statedb.ErrUnavailable, err)
 	}
