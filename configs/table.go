@@ -222,7 +222,7 @@ var table = []*setting{
 	secret("database.password", secretTextKind, func(s *Settings) *Secret { return &s.Database.Password },
 		"The user's password in the database; better in the environment than in a file.", servers, asked("Database password?")),
 	row("database.ca_cert", pathKind, func(s *Settings) *string { return &s.Database.CACert }, always(""),
-		"PEM file of the authorities that sign the database's certificate.", servers),
+		"PEM file of the authorities that sign the certificates of the database and of peers.", servers),
 	row("database.certfile", pathKind, func(s *Settings) *string { return &s.Database.CertFile }, always(""),
 		"PEM file of the node's own certificate for the database.", servers),
 	row("database.keyfile", pathKind, func(s *Settings) *string { return &s.Database.KeyFile }, always(""),

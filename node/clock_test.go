@@ -21,7 +21,7 @@ func (c *wrongClock) now() time.Time { return time.Now().Add(time.Duration(c.off
 
 func (c *wrongClock) set(off time.Duration) { c.off.Store(int64(off)) }
 
-func by(c *wrongClock) func(*Options) { return func(o *Options) { o.clock = c.now } }
+func by(c *wrongClock) func(*Options) { return func(o *Options) { o.Clock = c.now } }
 
 // TestClockJumps sets the clock to and fro by hours, under load and across
 // restarts: nothing accepted is lost, and the ledger is sound.

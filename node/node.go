@@ -56,10 +56,10 @@ type Options struct {
 	Logger     *slog.Logger
 	Registry   prometheus.Registerer // nil: metrics are counted for nobody
 	FS         vfs.FS                // nil: the machine's own file system
+	Clock      func() time.Time      // nil: time.Now
 
-	patience time.Duration    // of tests: defaultPatience
-	clock    func() time.Time // of tests: time.Now
-	drain    time.Duration    // of tests: DrainTime
+	patience time.Duration // of tests: defaultPatience
+	drain    time.Duration // of tests: DrainTime
 }
 
 // Node is a ledger node. Make one with Open, then call Run.
@@ -137,8 +137,8 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	if o.drain == 0 {
 		o.drain = DrainTime
 	}
-	if o.clock == nil {
-		o.clock = time.Now
+	if o.Clock == nil {
+		o.Clock = time.Now
 	}
 	if err := errUnfinished(o.StatePath); err != nil {
 		return nil, err
@@ -150,7 +150,7 @@ func Open(ctx context.Context, o Options) (*Node, error) {
 	o.Queries.setDefaults()
 	n := &Node{
 		follower: newFollower(o.DB, o.Rules, o.Logger),
-		key:      o.Key, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.clock, drainTime: o.drain,
+		key:      o.Key, indexes: o.Indexes, delay: o.ReassignDelay, queries: o.Queries, patience: o.patience, clock: o.Clock, drainTime: o.drain,
 		folders:    foldersIn(o.StatePath, o.FS),
 		reindexing: reindexing{wake: make(chan *reindexRun, 1)},
 		pauses:     make(chan func(context.Context) error),

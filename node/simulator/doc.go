@@ -7,8 +7,9 @@
 // database waits until the scheduler lets it through: when all nodes stand still, it
 // draws what happens next. A call is answered, or fails before or after it had its
 // effect; a feed brings changes late, in another order, or again; a client posts; a
-// node loses its power, between two calls or between two writes to its own disk,
-// and starts on what that held; time passes; a member that lies does one of the
+// node loses its power, between two calls or between two writes to its own disk, and
+// starts on what that held, at times without its chainstate or its journal; time
+// passes, and clocks are wrong by up to an hour; a member that lies does one of the
 // things that the protocol lets it write.
 //
 // After each step what the honest nodes say is compared with all they have said. When

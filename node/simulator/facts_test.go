@@ -310,6 +310,41 @@ func (f *facts) last(w *world) {
 	if len(w.doubted) > 0 {
 		f.whole(w)
 	}
+	f.accusations(w)
+	f.chains(w)
+}
+
+// chains checks that each honest member's votes are one chain: no two follow the same.
+func (f *facts) chains(w *world) {
+	for _, m := range w.nodes {
+		votes := m.store.tables[statedb.Votes]
+		after := map[string]string{}
+		for _, id := range votes.ids() {
+			v, err := ledger.ParseVote(votes.get(id).Body)
+			if err != nil || v.NodePubkey != m.key.Public || !v.StandsAt(id) || ledger.IsProofID(id) || !v.Verify() {
+				continue
+			}
+			if other := after[v.PreviousBlock]; other != "" {
+				w.fail("node %d voted on %s and on %s, each time after %s", m.place, w.name(other), w.name(v.BlockID), w.name(v.PreviousBlock))
+			}
+			after[v.PreviousBlock] = v.BlockID
+		}
+	}
+}
+
+// accusations checks that no node accuses an honest one.
+func (f *facts) accusations(w *world) {
+	for _, m := range w.nodes {
+		if m.gone {
+			continue
+		}
+		list, _, _ := m.node.Faults(f.asked, node.Page{Limit: 10_000})
+		for _, x := range list {
+			if slices.ContainsFunc(w.nodes, func(other *member) bool { return other.key.Public == x.Node }) {
+				w.fail("node %d accuses an honest member: %s: %s", m.place, x.Kind, x.What)
+			}
+		}
+	}
 }
 
 // tells reports whether a node lists a disputed block among its faults.

@@ -26,12 +26,13 @@ type plan struct {
 	length     int // steps with faults
 	posts      int
 	assets     int
+	wrong      []time.Duration // by how much each member's clock is
 	mood       mood
 }
 
 func (p plan) String() string {
-	return fmt.Sprintf("%d members by the rule %s, %d lie, %d stay down, replicated: %t, %d steps, %d posts of %d assets; %+v",
-		p.members, p.rules.Name(), p.lying, p.dying, p.replicated, p.length, p.posts, p.assets, p.mood)
+	return fmt.Sprintf("%d members by the rule %s, %d lie, %d stay down, replicated: %t, %d steps, %d posts of %d assets, clocks wrong by %v; %+v",
+		p.members, p.rules.Name(), p.lying, p.dying, p.replicated, p.length, p.posts, p.assets, p.wrong, p.mood)
 }
 
 // limits of plans that a test wants.
@@ -47,6 +48,7 @@ type limits struct {
 // mood is how likely things are, in parts of all that is done in a step.
 type mood struct {
 	release, fail, clock, post, crash, arm, restart, lie, replicate int
+	lose                                                            int   // a node's chainstate or journal, of 100 crashes
 	reorder                                                         int   // of 100 batches of a feed
 	slow                                                            []int // of 100 times a node is chosen, how often it is left
 }
@@ -64,6 +66,11 @@ func withstands(rules consensus.Rules, members int) (lying, down int) {
 		lying++
 	}
 	return lying, members - q
+}
+
+// wrong is by how much a clock is wrong: not at all, or up to an hour either way.
+func wrong(random *rand.Rand) time.Duration {
+	return time.Duration(random.IntN(3)-1) * time.Duration(random.Int64N(int64(time.Hour)))
 }
 
 func newPlan(random *rand.Rand, l limits) plan {
@@ -96,10 +103,12 @@ func newPlan(random *rand.Rand, l limits) plan {
 	some := func(most int) int { return random.IntN(2) * random.IntN(most+1) } // often none
 	p.mood = mood{
 		release: 200, fail: some(20), clock: 2 + some(20), post: 5 + random.IntN(20), crash: some(6), arm: some(6), restart: 2 + random.IntN(10),
-		lie: 5 + random.IntN(20), replicate: 50 + random.IntN(200), reorder: some(100), slow: make([]int, p.members),
+		lie: 5 + random.IntN(20), replicate: 50 + random.IntN(200), reorder: some(100), slow: make([]int, p.members), lose: some(30),
 	}
+	p.wrong = make([]time.Duration, p.members)
 	for i := range p.mood.slow {
 		p.mood.slow[i] = some(95)
+		p.wrong[i] = wrong(random)
 	}
 	return p
 }

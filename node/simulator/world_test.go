@@ -9,6 +9,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/couchledger/couchledger/node"
@@ -131,7 +132,7 @@ func (m *member) start() {
 	m.ended, m.err, m.left = false, nil, nil
 	o := node.Options{
 		DB: line, StatePath: "home", Key: m.key, Keyring: w.pool.federation(w.members), ReassignDelay: reassignDelay,
-		FS: disk, Logger: w.trace.logger(m.place),
+		FS: disk, Logger: w.trace.logger(m.place), Clock: func() time.Time { return time.Now().Add(w.wrong[m.place]) },
 	}
 	m.stop.Go(func() {
 		n, err := node.Open(ctx, o)
@@ -177,6 +178,23 @@ func (m *member) crash() {
 func (m *member) buried() {
 	m.leave()
 	m.disk, m.line, m.node = m.left, nil, nil
+	m.w.wrong[m.place] = wrong(m.w.random)
+	if m.w.random.IntN(100) < m.w.mood.lose {
+		m.forget([]string{"chainstate", "journal"}[m.w.random.IntN(2)])
+	}
+}
+
+// forget takes one of the stores away that a node keeps, for good.
+func (m *member) forget(store string) {
+	m.w.note("node %d loses its %s", m.place, store)
+	must(m.disk.RemoveAll("home/" + store))
+	home, err := m.disk.OpenDir("home")
+	if oserror.IsNotExist(err) {
+		return
+	}
+	must(err)
+	must(home.Sync())
+	must(home.Close())
 }
 
 // run is the schedule. It ends with the first thing that must not be.
