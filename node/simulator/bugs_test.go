@@ -28,12 +28,17 @@ var bugs = []struct {
 	{
 		"skips the signatures of votes", "node/ledger/vote.go",
 		"{ return verify(v.NodePubkey, v.appendInner(nil), v.Signature) }", "{ return true }",
-		"and both spend output|was made unsound|is in two valid blocks|is valid in block",
+		"and both spend output|was made unsound|is in two valid blocks|is valid in block|each time after",
 	},
 	{
 		"forgets the undecided", "node/voter.go",
 		"undecided, err := n.state.Undecided()", "undecided, err := []string(nil), error(nil)",
 		"is not decided at node",
+	},
+	{
+		"does not read its own votes back", "node/node.go",
+		"n.allVotes = n.journal.Fresh()", "n.allVotes = false",
+		"each time after",
 	},
 }
 
