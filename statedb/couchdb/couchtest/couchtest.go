@@ -126,6 +126,8 @@ func newServer(folder string, settings []string) (*Server, error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, err
 	}
+	// CouchDB takes a password that no test has to keep secret through 600,000 rounds,
+	// which is most of what it does where users are made.
 	ini := fmt.Sprintf(`[couchdb]
 database_dir = %[1]s
 view_index_dir = %[1]s
@@ -134,6 +136,8 @@ single_node = true
 [chttpd]
 bind_address = 127.0.0.1
 port = %[2]d
+[chttpd_auth]
+iterations = 1000
 [admins]
 %[3]s = %[4]s
 [log]
