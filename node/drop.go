@@ -40,10 +40,11 @@ func Drop(ctx context.Context, db statedb.DB, statePath string) error {
 // and tells whether it is of the database's ledger.
 func claimState(ctx context.Context, db statedb.DB, statePath string) (own bool, unlock func() error, err error) {
 	folders := foldersIn(statePath, nil)
-	folder := folders.in(chainstateFolder)
-	if switched, err := folders.exists(switchedFile); err != nil || switched { // which settle will end
-		folder = folders.in(nextFolder)
+	name, err := folders.counting()
+	if err != nil {
+		return false, nil, err
 	}
+	folder := folders.in(name)
 	if _, err := os.Stat(folder); errors.Is(err, fs.ErrNotExist) {
 		return true, func() error { return nil }, nil
 	}

@@ -24,6 +24,13 @@ func TestDrop(t *testing.T) {
 	if err := Drop(t.Context(), db, state); !errors.Is(err, kv.ErrLocked) {
 		t.Fatalf("while the node runs: got %v, want %v", err, kv.ErrLocked)
 	}
+	// As a crash while a rebuilt chainstate got its usual name leaves it.
+	if err := os.WriteFile(filepath.Join(state, switchedFile), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := Drop(t.Context(), db, state); !errors.Is(err, kv.ErrLocked) {
+		t.Fatalf("while a node runs that was changed over: got %v, want %v", err, kv.ErrLocked)
+	}
 	tx := newCreate(t, ledger.GenerateKeyPair(), 1)
 	n.mustPost(t, tx)
 	n.mustBecomeValid(t, tx)

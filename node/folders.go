@@ -90,13 +90,30 @@ func (c chainFolders) open() (*chainstate.State, error) {
 	return chainstate.Open(c.in(chainstateFolder), c.fs)
 }
 
+// counting returns the place that counts, changing nothing: a node may be running on
+// it. The folder need not be there.
+func (c chainFolders) counting() (name string, err error) {
+	switched, err := c.exists(switchedFile)
+	if err != nil || !switched {
+		return chainstateFolder, err
+	}
+	if next, err := c.exists(nextFolder); err != nil || !next { // a crash in settle
+		return chainstateFolder, err
+	}
+	return nextFolder, nil
+}
+
 // genesis returns the first block of the ledger that the state is of, "" when it
 // is of none.
 func (c chainFolders) genesis() (string, error) {
-	if there, err := c.exists(chainstateFolder); err != nil || !there {
+	name, err := c.counting()
+	if err != nil {
 		return "", err
 	}
-	state, err := c.open()
+	if there, err := c.exists(name); err != nil || !there {
+		return "", err
+	}
+	state, err := chainstate.Open(c.in(name), c.fs)
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -93,12 +94,22 @@ func TestSeveralGenesisBlocks(t *testing.T) {
 	refused("Init", err)
 	_, err = Open(t.Context(), Options{DB: db, StatePath: filepath.Join(folder, "new"), Key: key})
 	refused("a new node", err)
-	again, err := Open(t.Context(), Options{DB: db, StatePath: filepath.Join(folder, "known", "state"), Key: key})
-	if err != nil || again.genesis.ID != ids[0] {
-		t.Fatalf("who knows the ledger: got %v", err)
-	}
-	if err := again.close(); err != nil {
-		t.Error(err)
+	state := filepath.Join(folder, "known", "state")
+	for _, what := range []string{"who knows the ledger", "and whose state was changed over to a rebuilt one"} {
+		again, err := Open(t.Context(), Options{DB: db, StatePath: state, Key: key})
+		if err != nil || again.genesis.ID != ids[0] {
+			t.Fatalf("%s: got %v", what, err)
+		}
+		if err := again.close(); err != nil {
+			t.Error(err)
+		}
+		err = errors.Join(
+			os.Rename(filepath.Join(state, chainstateFolder), filepath.Join(state, nextFolder)),
+			os.WriteFile(filepath.Join(state, switchedFile), nil, 0o600),
+		)
+		if err != nil {
+			t.Fatal(err)
+		}
 	}
 }
 
