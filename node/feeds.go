@@ -144,19 +144,7 @@ func (f *follower) fetch(ctx context.Context, table string, ids []string) (docum
 // each reads all documents by id and calls do with each, in order; i is the place of
 // its id.
 func (f *follower) each(ctx context.Context, table string, ids []string, do func(i int, d statedb.Document) error) error {
-	for at := 0; at < len(ids); {
-		documents, err := f.fetch(ctx, table, ids[at:])
-		if err != nil {
-			return err
-		}
-		for _, d := range documents {
-			if err := do(at, d); err != nil {
-				return err
-			}
-			at++
-		}
-	}
-	return nil
+	return statedb.EachBy(ids, func(left []string) ([]statedb.Document, error) { return f.fetch(ctx, table, left) }, do)
 }
 
 // fetchBlock reads a block; *lostBlockError when it is not there.

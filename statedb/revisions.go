@@ -9,8 +9,13 @@ import (
 // Each reads documents by id and calls do with each, in order, as many at a time as
 // Get gives. i is the place of the document's id.
 func Each(ctx context.Context, db DB, table string, ids []string, do func(i int, d Document) error) error {
+	return EachBy(ids, func(left []string) ([]Document, error) { return db.Get(ctx, table, left) }, do)
+}
+
+// EachBy is Each with what reads as Get does.
+func EachBy(ids []string, read func(left []string) ([]Document, error), do func(i int, d Document) error) error {
 	for at := 0; at < len(ids); {
-		documents, err := db.Get(ctx, table, ids[at:])
+		documents, err := read(ids[at:])
 		if err != nil {
 			return err
 		}
