@@ -39,10 +39,14 @@ func (db *DB) Create(ctx context.Context) (created bool, err error) {
 	c := creation{db: db}
 	for begun := time.Now(); ; {
 		err := c.run(ctx)
-		if !errors.Is(err, errAmbiguous) || time.Since(begun) > db.opts.RequestTimeout {
+		switch took := time.Since(begun); {
+		case errors.Is(err, errAmbiguous) && took < db.opts.RequestTimeout:
+			// Another server has told of a second one only now.
+		case errors.Is(err, statedb.ErrNoDatabase) && c.mine != "" && took < creatorGrace:
+			// Not every thread of a busy server knows yet what it has made.
+		default:
 			return c.mine != "" && err == nil, err
 		}
-		// Another server has told of a second one only now.
 		if err := statedb.Sleep(ctx, statusPause); err != nil {
 			return false, err
 		}
