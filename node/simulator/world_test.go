@@ -2,14 +2,15 @@ package simulator
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
 	"testing/synctest"
 	"time"
 
-	"github.com/cockroachdb/errors/oserror"
 	"github.com/cockroachdb/pebble/v2/vfs"
 
 	"github.com/couchledger/couchledger/node"
@@ -189,7 +190,7 @@ func (m *member) forget(store string) {
 	m.w.note("node %d loses its %s", m.place, store)
 	must(m.disk.RemoveAll("home/" + store))
 	home, err := m.disk.OpenDir("home")
-	if oserror.IsNotExist(err) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return
 	}
 	must(err)

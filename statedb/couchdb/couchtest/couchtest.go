@@ -4,7 +4,6 @@
 package couchtest
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -12,12 +11,9 @@ import (
 	"net/http"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -79,12 +75,8 @@ func (a Address) Replicate(t testing.TB, source, target string) {
 // Server is a private CouchDB.
 type Server struct {
 	Address
+	process.Child
 	folder string
-
-	mu      sync.Mutex
-	stdin   io.Closer // its end kills the server, also when the test is killed
-	process *os.Process
-	wrapper *exec.Cmd
 }
 
 // Available reports whether a private server can be started.
@@ -115,12 +107,11 @@ func Start(t testing.TB, settings ...string) *Server {
 // newServer writes the configuration. settings are lines of it, sections in
 // front: "[couchdb]", "max_document_size = 1000".
 func newServer(folder string, settings []string) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
+	port := ports[0]
 	s := &Server{Address: Address{Host: "127.0.0.1", Port: port, Login: Login, Password: Password}, folder: folder}
 	data := filepath.Join(folder, "data")
 	if err := os.MkdirAll(data, 0o700); err != nil {
@@ -166,34 +157,11 @@ level = warning
 // Start starts the server and waits until it answers and has its databases
 // for users and replication.
 func (s *Server) Start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	const script = `"$0" </dev/null >/dev/null 2>&1 & pid=$!; echo $pid; read line; kill -9 $pid 2>/dev/null; wait $pid`
-	s.wrapper = exec.Command("sh", "-c", script, filepath.Join(installed, "bin/couchdb"))
-	s.wrapper.Env = append(os.Environ(),
-		"COUCHDB_ARGS_FILE="+filepath.Join(s.folder, "vm.args"),
-		"COUCHDB_INI_FILES="+filepath.Join(installed, "etc/default.ini")+" "+filepath.Join(s.folder, "local.ini"))
-	stdin, err := s.wrapper.StdinPipe()
+	err := s.Run(os.DevNull, []string{
+		"COUCHDB_ARGS_FILE=" + filepath.Join(s.folder, "vm.args"),
+		"COUCHDB_INI_FILES=" + filepath.Join(installed, "etc/default.ini") + " " + filepath.Join(s.folder, "local.ini"),
+	}, filepath.Join(installed, "bin/couchdb"))
 	if err != nil {
-		return err
-	}
-	s.stdin = stdin
-	stdout, err := s.wrapper.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := s.wrapper.Start(); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("CouchDB did not start: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return err
-	}
-	if s.process, err = os.FindProcess(pid); err != nil {
 		return err
 	}
 	return s.awaitUp()
@@ -225,77 +193,33 @@ func (s *Server) awaitUp() error {
 	}
 }
 
-// Kill ends the server at once, as a power cut would, and waits until it is gone.
-func (s *Server) Kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.wrapper == nil {
-		return
-	}
-	s.stdin.Close()
-	_ = s.wrapper.Wait() // its status is that of a killed process
-	s.wrapper = nil
-}
-
-// Suspend stops the server from doing anything: connections are accepted by
-// the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error { return process.Suspend(s.process) }
-
-// Resume ends Suspend.
-func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
-
 // shared is the server of all tests of a process that do not hurt it.
-var shared struct {
-	once    sync.Once
-	server  *Server
-	address Address
-	err     error
-	missing bool
-}
+var shared process.Shared[Address]
 
 // Main runs the tests and stops the shared server: the body of TestMain.
-func Main(m *testing.M) int {
-	code := m.Run()
-	Stop()
-	return code
-}
+func Main(m *testing.M) int { return shared.Main(m) }
 
 // Stop ends the shared server, for a TestMain with more to do than Main.
-func Stop() {
-	if shared.server != nil {
-		shared.server.Kill()
-		os.RemoveAll(shared.server.folder)
-	}
-}
+func Stop() { shared.Stop() }
 
 // Shared gives the server that COUCHDB_URL names, or a private one that all
 // tests of this process share. Without one the test is skipped.
 func Shared(t testing.TB) Address {
 	t.Helper()
-	shared.once.Do(func() {
+	return shared.Get(t, func(folder string) (Address, func(), error) {
 		if text := os.Getenv("COUCHDB_URL"); text != "" {
-			shared.address, shared.err = parse(text)
-			return
+			address, err := parse(text)
+			return address, nil, err
 		}
-		if shared.missing = !Available(); shared.missing {
-			return
+		if !Available() {
+			return Address{}, nil, fmt.Errorf("%w: no CouchDB in %s, and COUCHDB_URL is not set", process.ErrMissing, installed)
 		}
-		var folder string
-		if folder, shared.err = os.MkdirTemp("", "couchtest"); shared.err != nil {
-			return
+		s, err := newServer(folder, nil)
+		if err != nil {
+			return Address{}, nil, err
 		}
-		if shared.server, shared.err = newServer(folder, nil); shared.err == nil {
-			shared.err = shared.server.Start()
-			shared.address = shared.server.Address
-		}
+		return s.Address, s.Kill, s.Start()
 	})
-	if shared.missing {
-		t.Skipf("not tested: no CouchDB in %s, and COUCHDB_URL is not set", installed)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.address
 }
 
 func parse(text string) (Address, error) {

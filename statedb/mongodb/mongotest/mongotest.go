@@ -5,14 +5,10 @@ package mongotest
 
 import (
 	"fmt"
-	"io"
 	"net"
 	"net/url"
 	"os"
-	"os/exec"
 	"strconv"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -33,11 +29,8 @@ type Address struct {
 // Server is a private FerretDB.
 type Server struct {
 	Address
+	process.Child
 	program, folder string
-
-	mu      sync.Mutex
-	stdin   io.Closer // its end ends the server, also when the test is killed
-	process *exec.Cmd
 }
 
 // Start starts a private server that the test may kill, suspend and start
@@ -61,32 +54,20 @@ func Start(t testing.TB) *Server {
 }
 
 func newServer(program, folder string) (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	ports, err := process.FreePorts(1)
 	if err != nil {
 		return nil, err
 	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	listener.Close()
-	return &Server{Address: Address{Host: "127.0.0.1", Port: port}, program: program, folder: folder}, nil
+	return &Server{Address: Address{Host: "127.0.0.1", Port: ports[0]}, program: program, folder: folder}, nil
 }
 
 func (s *Server) at() string { return net.JoinHostPort(s.Host, strconv.Itoa(s.Port)) }
 
 // Start starts the server, with the data it had, and waits until it listens.
 func (s *Server) Start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	command := exec.Command(s.program, s.at(), s.folder)
-	command.Dir = s.folder
-	command.Env = append(os.Environ(), "DO_NOT_TRACK=1")
-	stdin, err := command.StdinPipe()
-	if err != nil {
+	if err := s.Run(os.DevNull, []string{"DO_NOT_TRACK=1"}, s.program, s.at(), s.folder); err != nil {
 		return err
 	}
-	if err := command.Start(); err != nil {
-		return err
-	}
-	s.stdin, s.process = stdin, command
 	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		connection, err := net.Dial("tcp", s.at())
 		if err == nil {
@@ -98,80 +79,34 @@ func (s *Server) Start() error {
 	}
 }
 
-// Kill ends the server at once, as a power cut would, and waits until it is gone.
-func (s *Server) Kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.process == nil {
-		return
-	}
-	_ = s.process.Process.Kill()
-	_ = s.process.Wait() // its status is that of a killed process
-	s.stdin.Close()
-	s.process = nil
-}
-
-// Suspend stops the server from doing anything: connections are accepted by
-// the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error { return process.Suspend(s.process.Process) }
-
-// Resume ends Suspend.
-func (s *Server) Resume() error { return s.process.Process.Signal(syscall.SIGCONT) }
-
 // shared is the server of all tests of a process that do not hurt it.
-var shared struct {
-	once    sync.Once
-	server  *Server
-	address Address
-	missing error // why there is none
-	err     error
-}
+var shared process.Shared[Address]
 
 // Main runs the tests and stops the shared server: the body of TestMain.
-func Main(m *testing.M) int {
-	code := m.Run()
-	Stop()
-	return code
-}
+func Main(m *testing.M) int { return shared.Main(m) }
 
 // Stop ends the shared server, for a TestMain with more to do than Main.
-func Stop() {
-	if shared.server != nil {
-		shared.server.Kill()
-		os.RemoveAll(shared.server.folder)
-	}
-}
+func Stop() { shared.Stop() }
 
 // Shared gives the server that MONGODB_URL names, or a private one that all
-// tests of this process share. Where there is none the test is skipped.
+// tests of this process share. Without one the test is skipped.
 func Shared(t testing.TB) Address {
 	t.Helper()
-	shared.once.Do(func() {
+	return shared.Get(t, func(folder string) (Address, func(), error) {
 		if text := os.Getenv("MONGODB_URL"); text != "" {
-			shared.address, shared.err = parse(text)
-			return
+			address, err := parse(text)
+			return address, nil, err
 		}
 		program, err := built()
 		if err != nil {
-			shared.missing = err
-			return
+			return Address{}, nil, fmt.Errorf("%w: no MONGODB_URL, and FerretDB cannot be built here: %w", process.ErrMissing, err)
 		}
-		var folder string
-		if folder, shared.err = os.MkdirTemp("", "mongotest"); shared.err != nil {
-			return
+		s, err := newServer(program, folder)
+		if err != nil {
+			return Address{}, nil, err
 		}
-		if shared.server, shared.err = newServer(program, folder); shared.err == nil {
-			shared.err = shared.server.Start()
-			shared.address = shared.server.Address
-		}
+		return s.Address, s.Kill, s.Start()
 	})
-	if shared.missing != nil {
-		t.Skipf("not tested: no MONGODB_URL, and FerretDB cannot be built here: %v", shared.missing)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.address
 }
 
 func parse(text string) (Address, error) {

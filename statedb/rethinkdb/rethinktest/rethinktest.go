@@ -4,7 +4,6 @@
 package rethinktest
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -14,9 +13,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -50,11 +46,7 @@ type Server struct {
 	Name        string // as the cluster calls it
 	folder      string
 	settings    []string
-
-	mu      sync.Mutex
-	stdin   interface{ Close() error } // its end kills the server, also when the test is killed
-	process *os.Process
-	wrapper *exec.Cmd
+	process.Child
 }
 
 // Available reports whether a private server can be started.
@@ -95,7 +87,7 @@ func StartCluster(t testing.TB, n int) []*Server {
 
 // newServer chooses ports and a folder.
 func newServer(folder string, settings []string) (*Server, error) {
-	ports, err := freePorts(2)
+	ports, err := process.FreePorts(2)
 	if err != nil {
 		return nil, err
 	}
@@ -105,50 +97,15 @@ func newServer(folder string, settings []string) (*Server, error) {
 	}, nil
 }
 
-func freePorts(n int) (ports []int, err error) {
-	for range n {
-		listener, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer listener.Close()
-		ports = append(ports, listener.Addr().(*net.TCPAddr).Port)
-	}
-	return ports, nil
-}
-
 // Start starts the server and waits until it answers.
 func (s *Server) Start() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	const script = `"$0" "$@" </dev/null >>"$LOG" 2>&1 & pid=$!; echo $pid; read line; kill -9 $pid 2>/dev/null; wait $pid`
-	arguments := []string{"-c", script, command, "--directory", filepath.Join(s.folder, "data"),
+	err := s.Run(s.logFile(), nil, command, append([]string{
+		"--directory", filepath.Join(s.folder, "data"),
 		"--driver-port", strconv.Itoa(s.Port), "--cluster-port", strconv.Itoa(s.ClusterPort),
 		"--server-name", s.Name, "--bind", "127.0.0.1", "--no-http-admin", "--no-update-check",
-		"--cache-size", strconv.Itoa(cacheMegabytes)}
-	s.wrapper = exec.Command("sh", append(arguments, s.settings...)...)
-	s.wrapper.Env = append(os.Environ(), "LOG="+s.logFile())
-	stdin, err := s.wrapper.StdinPipe()
+		"--cache-size", strconv.Itoa(cacheMegabytes),
+	}, s.settings...)...)
 	if err != nil {
-		return err
-	}
-	s.stdin = stdin
-	stdout, err := s.wrapper.StdoutPipe()
-	if err != nil {
-		return err
-	}
-	if err := s.wrapper.Start(); err != nil {
-		return err
-	}
-	line, err := bufio.NewReader(stdout).ReadString('\n')
-	if err != nil {
-		return fmt.Errorf("RethinkDB did not start: %w", err)
-	}
-	pid, err := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil {
-		return err
-	}
-	if s.process, err = os.FindProcess(pid); err != nil {
 		return err
 	}
 	return s.awaitUp()
@@ -175,77 +132,33 @@ func (s *Server) awaitUp() error {
 	}
 }
 
-// Kill ends the server at once, as a power cut would, and waits until it is gone.
-func (s *Server) Kill() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.wrapper == nil {
-		return
-	}
-	s.stdin.Close()
-	_ = s.wrapper.Wait() // its status is that of a killed process
-	s.wrapper = nil
-}
-
-// Suspend stops the server from doing anything: connections are accepted by
-// the kernel and never answered. Resume lets it go on.
-func (s *Server) Suspend() error { return process.Suspend(s.process) }
-
-// Resume ends Suspend.
-func (s *Server) Resume() error { return s.process.Signal(syscall.SIGCONT) }
-
 // shared is the server of all tests of a process that do not hurt it.
-var shared struct {
-	once    sync.Once
-	server  *Server
-	address Address
-	err     error
-	missing bool
-}
+var shared process.Shared[Address]
 
 // Main runs the tests and stops the shared server: the body of TestMain.
-func Main(m *testing.M) int {
-	code := m.Run()
-	Stop()
-	return code
-}
+func Main(m *testing.M) int { return shared.Main(m) }
 
 // Stop ends the shared server, for a TestMain with more to do than Main.
-func Stop() {
-	if shared.server != nil {
-		shared.server.Kill()
-		os.RemoveAll(shared.server.folder)
-	}
-}
+func Stop() { shared.Stop() }
 
 // Shared gives the server that RETHINKDB_URL names, or a private one that all
 // tests of this process share. Without one the test is skipped.
 func Shared(t testing.TB) Address {
 	t.Helper()
-	shared.once.Do(func() {
+	return shared.Get(t, func(folder string) (Address, func(), error) {
 		if text := os.Getenv("RETHINKDB_URL"); text != "" {
-			shared.address, shared.err = parse(text)
-			return
+			address, err := parse(text)
+			return address, nil, err
 		}
-		if shared.missing = !Available(); shared.missing {
-			return
+		if !Available() {
+			return Address{}, nil, fmt.Errorf("%w: no %s on PATH, and RETHINKDB_URL is not set", process.ErrMissing, command)
 		}
-		var folder string
-		if folder, shared.err = os.MkdirTemp("", "rethinktest"); shared.err != nil {
-			return
+		s, err := newServer(folder, nil)
+		if err != nil {
+			return Address{}, nil, err
 		}
-		if shared.server, shared.err = newServer(folder, nil); shared.err == nil {
-			shared.err = shared.server.Start()
-			shared.address = shared.server.Address
-		}
+		return s.Address, s.Kill, s.Start()
 	})
-	if shared.missing {
-		t.Skipf("not tested: no %s on PATH, and RETHINKDB_URL is not set", command)
-	}
-	if shared.err != nil {
-		t.Fatal(shared.err)
-	}
-	return shared.address
 }
 
 func parse(text string) (Address, error) {

@@ -1,7 +1,6 @@
 // Command ferretdb is a server that speaks MongoDB's protocol, for tests on
 // machines without MongoDB: FerretDB over SQLite, with telemetry off. It listens
-// at the address and keeps its data in the folder of its two arguments, and ends
-// with its standard input, so that it does not outlive the test that started it.
+// at the address and keeps its data in the folder of its two arguments.
 //
 // It is a module of its own: nothing of it is in the node.
 package main
@@ -9,7 +8,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 
@@ -31,12 +29,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	go func() {
-		_, _ = io.Copy(io.Discard, os.Stdin) // it ends in one way or another
-		cancel()
-	}()
-	if err := server.Run(ctx); err != nil {
+	if err := server.Run(context.Background()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
