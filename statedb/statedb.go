@@ -107,7 +107,8 @@ type DB interface {
 
 	// Find reads the documents that match a Mango selector. A document that is
 	// there throughout, under the same index key, is on exactly one page,
-	// whatever else comes and goes between them. The last page may be empty.
+	// whatever else comes and goes between them. The last page may be empty, and any
+	// may have fewer documents than asked for where they are large.
 	// ErrNoIndex when none serves the sort or the one named does not fit,
 	// ErrScan when it would read the whole table and must not, ErrBuilding
 	// when the index it needs is not ready.

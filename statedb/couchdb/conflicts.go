@@ -24,7 +24,7 @@ func (db *DB) readConflicts(ctx context.Context, name string, documents []stated
 	for len(leaves) > 0 {
 		part := leaves[:min(len(leaves), mostLeaves)]
 		bodies := make([][]byte, len(part))
-		if size < maxAnswer/2 {
+		if size < db.opts.maxAnswer/2 {
 			var err error
 			if bodies, err = db.readLeafBodies(ctx, name, part); err != nil {
 				return err
@@ -77,7 +77,7 @@ func (db *DB) readLeafBodies(ctx context.Context, name string, leaves []leaf) ([
 		body = append(body, '}')
 	}
 	body = append(body, `]}`...)
-	for most := maxAnswer / 2; ; most *= 2 {
+	for most := db.opts.maxAnswer / 2; ; most *= 2 {
 		answer, err := db.do(ctx, request{method: http.MethodPost, path: path(name, "_bulk_get"), body: body, reads: true, most: most})
 		if err != nil {
 			return nil, err

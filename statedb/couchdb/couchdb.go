@@ -59,6 +59,8 @@ type Options struct {
 	// heartbeat is how often the server shows in a silent feed that it is
 	// there; of tests, 0 is 10 s.
 	heartbeat time.Duration
+	// maxAnswer is how many bytes of documents are read at once; of tests, 0 is 32 MB.
+	maxAnswer int
 }
 
 // DB is one ledger in a CouchDB server.
@@ -105,6 +107,7 @@ const (
 	defaultRequestTimeout = 35 * time.Second
 	defaultMaxBatch       = 1000
 	defaultHeartbeat      = 10 * time.Second
+	defaultMaxAnswer      = 32 << 20
 	// writers: CouchDB writes a database's batches one after the other, and a
 	// large batch costs much less than two of half its size.
 	writers = 1
@@ -126,6 +129,9 @@ func (o *Options) setDefaults() {
 	}
 	if o.Port == 0 {
 		o.Port = defaultPort
+	}
+	if o.maxAnswer == 0 {
+		o.maxAnswer = defaultMaxAnswer
 	}
 	if o.MaxBatch == 0 {
 		o.MaxBatch = defaultMaxBatch

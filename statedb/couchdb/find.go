@@ -238,7 +238,7 @@ func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.
 	if prepared.scans() {
 		page.Warning = keyset.ScanWarning
 	}
-	if len(found.documents) == q.Limit {
+	if found.full && len(found.documents) > 0 {
 		page.Bookmark, err = prepared.bookmark(found)
 	}
 	page.Documents = found.documents
@@ -254,6 +254,7 @@ func (db *DB) Find(ctx context.Context, table string, q statedb.Query) (statedb.
 // found is a part of a result as _find gives it.
 type found struct {
 	documents []statedb.Document
+	full      bool   // as many as were asked for: more may follow
 	native    string // CouchDB's bookmark behind them
 	stats     statedb.Stats
 }
@@ -300,13 +301,14 @@ func (db *DB) page(ctx context.Context, q *query) (found, error) {
 	return db.pageBehindGap(ctx, q)
 }
 
-// find reads documents that match behind a bookmark. Fewer than limit are all.
+// find reads documents that match behind a bookmark: limit of them, or fewer where
+// they are large.
 func (db *DB) find(ctx context.Context, q *query, limit int, bookmark string, skip int) (found, error) {
 	if !q.relaxed {
 		return db.ask(ctx, q, limit, bookmark, skip)
 	}
 	all := found{native: bookmark}
-	for {
+	for size := 0; ; {
 		part, err := db.ask(ctx, q, relaxedPage, all.native, skip)
 		if err != nil {
 			return found{}, err
@@ -318,16 +320,17 @@ func (db *DB) find(ctx context.Context, q *query, limit int, bookmark string, sk
 			if !q.matches(d) {
 				continue
 			}
-			if all.documents = append(all.documents, d); len(all.documents) == limit {
+			size += len(d.Body)
+			if all.documents = append(all.documents, d); len(all.documents) == limit || size > db.opts.maxAnswer {
 				key, err := q.key(d)
-				all.native = nativeBookmark(key, d.ID)
+				all.native, all.full = nativeBookmark(key, d.ID), true
 				return all, err
 			}
 		}
-		if len(part.documents) < relaxedPage {
+		if !part.full {
 			return all, nil
 		}
-		skip += relaxedPage
+		skip += len(part.documents)
 		if part.native != "" {
 			skip = 0
 		}
@@ -351,19 +354,33 @@ func (q *query) key(d statedb.Document) (canonical.Value, error) {
 	return q.index.key(d)
 }
 
-// ask sends one _find.
+// ask sends one _find, and another for fewer documents where the answer is large.
 func (db *DB) ask(ctx context.Context, q *query, limit int, bookmark string, skip int) (found, error) {
-	body := append(q.body(limit, bookmark), `,"execution_stats":true`...)
-	if skip > 0 {
-		body = fmt.Appendf(body, `,"skip":%d`, skip)
+	for most := db.opts.maxAnswer; ; most *= 2 {
+		body := append(q.body(limit, bookmark), `,"execution_stats":true`...)
+		if skip > 0 {
+			body = fmt.Appendf(body, `,"skip":%d`, skip)
+		}
+		answer, err := db.do(ctx, request{method: http.MethodPost, path: path(q.name, "_find"), body: append(body, '}'), reads: true, most: most})
+		if err != nil {
+			return found{}, queryError(err)
+		}
+		if len(answer) < most {
+			return readFound(answer, limit)
+		}
+		whole := 0
+		_ = eachElementOf(answer, "docs", func([]byte) error { // it is cut off
+			whole++
+			return nil
+		})
+		limit = min(limit, max(whole, 1))
 	}
-	answer, err := db.do(ctx, request{method: http.MethodPost, path: path(q.name, "_find"), body: append(body, '}'), reads: true})
-	if err != nil {
-		return found{}, queryError(err)
-	}
+}
+
+func readFound(answer []byte, limit int) (found, error) {
 	f := found{stats: statedb.Stats{Keys: -1, Documents: -1}}
 	var fault error
-	err = eachField(answer, func(key, value []byte) bool {
+	err := eachField(answer, func(key, value []byte) bool {
 		switch string(key) {
 		case "docs":
 			fault = eachElement(value, func(element []byte) error {
@@ -391,6 +408,7 @@ func (db *DB) ask(ctx context.Context, q *query, limit int, bookmark string, ski
 	if err != nil {
 		return found{}, err
 	}
+	f.full = len(f.documents) == limit
 	f.documents = slices.DeleteFunc(f.documents, func(d statedb.Document) bool { return isReserved(d.ID) })
 	return f, nil
 }

@@ -99,7 +99,7 @@ func (db *DB) findBehind(ctx context.Context, q *query, first *row, lost *stated
 			return found{}, malformed("a row's key")
 		}
 		return found{
-			documents: []statedb.Document{*lost}, native: nativeBookmark(key, first.id),
+			documents: []statedb.Document{*lost}, full: true, native: nativeBookmark(key, first.id),
 			stats: statedb.Stats{Keys: 1, Documents: 1},
 		}, nil
 	}

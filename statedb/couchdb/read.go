@@ -37,7 +37,7 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 		return documents, nil
 	}
 	keys = append(keys, `]}`...)
-	for most := maxAnswer; ; most *= 2 {
+	for most := db.opts.maxAnswer; ; most *= 2 {
 		answer, err := db.do(ctx, request{
 			method: http.MethodPost, path: path(name, "_all_docs"), body: keys, reads: true, most: most,
 			query: url.Values{"include_docs": {"true"}, "conflicts": {"true"}},
@@ -63,9 +63,6 @@ func (db *DB) Get(ctx context.Context, table string, ids []string) ([]statedb.Do
 		return documents, nil
 	}
 }
-
-// maxAnswer is how many bytes of documents are read at once.
-const maxAnswer = 32 << 20
 
 // readRows puts the rows of an answer of _all_docs for keys into their places, and
 // tells how many there are; an error if it is cut off after them.
@@ -225,7 +222,7 @@ func (db *DB) allDocs(ctx context.Context, name, start, end string, limit int) (
 		query.Set("endkey", string(canonical.AppendString(nil, end)))
 		query.Set("inclusive_end", "false")
 	}
-	for most := maxAnswer; ; most *= 2 {
+	for most := db.opts.maxAnswer; ; most *= 2 {
 		answer, err := db.do(ctx, request{method: http.MethodGet, path: path(name, "_all_docs"), query: query, reads: true, most: most})
 		if err != nil {
 			return nil, false, err

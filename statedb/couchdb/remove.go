@@ -152,7 +152,7 @@ func (db *DB) leaves(ctx context.Context, name string, ids []string) (revs map[s
 		body = append(canonical.AppendString(body, id), '}')
 	}
 	body = append(body, `]}`...)
-	for most := maxAnswer; ; most *= 2 {
+	for most := db.opts.maxAnswer; ; most *= 2 {
 		answer, err := db.do(ctx, request{method: http.MethodPost, path: path(name, "_bulk_get"), body: body, reads: true, most: most})
 		if err != nil {
 			return nil, nil, err

@@ -106,12 +106,12 @@ func (db *DB) once(ctx context.Context, r request) ([]byte, error) {
 		return nil, db.fault(outer, readError(response))
 	}
 	var body bytes.Buffer
-	if n := response.ContentLength; n > 0 {
-		body.Grow(int(min(n, 64<<20)) + bytes.MinRead)
-	}
-	var answer io.Reader = response.Body
+	answer, grow := io.Reader(response.Body), int64(64<<20)
 	if r.most > 0 {
-		answer = io.LimitReader(answer, int64(r.most))
+		answer, grow = io.LimitReader(answer, int64(r.most)), int64(r.most)
+	}
+	if n := response.ContentLength; n > 0 {
+		body.Grow(int(min(n, grow)) + bytes.MinRead)
 	}
 	if _, err := body.ReadFrom(answer); err != nil {
 		return nil, db.fault(outer, err)
