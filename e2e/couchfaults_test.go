@@ -36,6 +36,40 @@ func TestCouchDBDenied(t *testing.T) {
 	}
 }
 
+// What others write and nobody can parse stops nobody.
+func TestCouchDBTooDeep(t *testing.T) {
+	server := couchtest.Shared(t)
+	n := newCouchNode(t, server)
+	n.expected = append(n.expected, "a document is not a", "a document is no statement")
+	n.start()
+	alice := ledger.GenerateKeyPair()
+	first := create(t, alice)
+	n.mustBecomeValid(t, first)
+	block := n.list(t, "/api/v1/blocks?tx_id="+first.ID)[0]
+	deep := `{"vote":` + strings.Repeat("[", 5000) + strings.Repeat("]", 5000) + `}`
+	stranger := ledger.GenerateKeyPair().Public
+	for id, table := range map[string]string{
+		strings.Repeat("d", 64): statedb.Backlog, strings.Repeat("e", 64): statedb.Bigchain,
+		ledger.StatementPrefix + "00000001:" + stranger: statedb.Bigchain, ledger.VoteID(block, stranger): statedb.Votes,
+	} {
+		server.Do(t, http.MethodPut, "/"+n.ledger()+"_"+table+"/"+id, deep, http.StatusCreated)
+	}
+	n.mustBecomeValid(t, create(t, alice))
+	eventually(t, "all three are faults", func() (bool, string) {
+		told := string(n.get(t, "/api/v1/faults").body)
+		return strings.Count(told, "is not a") >= 2 && strings.Contains(told, "is no statement"), told
+	})
+	if votes := string(n.get(t, "/api/v1/votes?block_id="+block).body); !strings.Contains(votes, block) || strings.Contains(votes, stranger) {
+		t.Errorf("the votes are %s", votes)
+	}
+	for _, table := range statedb.Tables {
+		a, err := n.do(http.MethodPost, "/api/v1/query", []byte(`{"table":"`+table+`","selector":{}}`))
+		if err != nil || a.status != http.StatusOK || strings.Contains(string(a.body), "[[[") {
+			t.Errorf("a query of %s: %v, %v", table, a, err)
+		}
+	}
+}
+
 // Requests fail, are cut, or applied and not answered.
 func TestCouchDBRequestsFail(t *testing.T) {
 	address := couchtest.Shared(t)
