@@ -113,6 +113,9 @@ func eachServer(t *testing.T, test func(t *testing.T, b backend)) {
 			if testing.Short() && b.name == configs.MongoDB {
 				t.Skip("not tested with -short: FerretDB, which stands in for MongoDB, is slow")
 			}
+			if testing.Short() && raceEnabled && b.name == configs.RethinkDB {
+				t.Skip("not tested with -race -short: the node's code is the same as with CouchDB, and the adapter is tested for itself")
+			}
 			test(t, b)
 		})
 	}

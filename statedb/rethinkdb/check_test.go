@@ -109,6 +109,9 @@ func TestHeldExactly(t *testing.T) {
 
 // The largest documents are stored, whatever is in them, several in one batch.
 func TestLargestDocuments(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not tested with -short: one question after the other, which takes long with the race detector")
+	}
 	db := made(t, optionsFor(rethinktest.Shared(t)))
 	var writes []statedb.Write
 	for i, part := range []string{"<", `\"`, `\u0000`, "é", "\u2028"} {

@@ -17,6 +17,9 @@ import (
 // An index has every document that has its fields, wherever the path leads,
 // in Mango's order, whatever the values.
 func TestIndexHoldsAll(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not tested with -short: one question after the other, which takes long with the race detector")
+	}
 	db := made(t, optionsFor(rethinktest.Shared(t)))
 	var writes []statedb.Write
 	bodies := map[string]canonical.Value{}
@@ -74,6 +77,9 @@ func TestIndexHoldsAll(t *testing.T) {
 // Keys that are longer than what RethinkDB compares in its tree are in order
 // all the same, and pages go on among them.
 func TestLongKeys(t *testing.T) {
+	if testing.Short() {
+		t.Skip("not tested with -short: one question after the other, which takes long with the race detector")
+	}
 	db := made(t, optionsFor(rethinktest.Shared(t)))
 	type row struct{ value, id string }
 	var rows []row
