@@ -1,4 +1,4 @@
-// Package process does to the servers of tests what happens to servers.
+// Package process runs the servers of tests, and does to them what happens to servers.
 package process
 
 import (
