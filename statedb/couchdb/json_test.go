@@ -3,9 +3,11 @@ package couchdb
 import (
 	"bytes"
 	"encoding/json"
+	"reflect"
 	"testing"
 
 	"github.com/couchledger/couchledger/canonical"
+	"github.com/couchledger/couchledger/statedb"
 )
 
 // FuzzFields compares the walk over an object with encoding/json's.
@@ -71,4 +73,36 @@ func FuzzReadDocument(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Wherever an answer is cut off, what is read of it is how the whole one begins.
+func TestCutOff(t *testing.T) {
+	answer := []byte(`{"total_rows":9,"offset":0,"rows":[` +
+		`{"id":"a","key":"a","value":{"rev":"1-a"},"doc":{"_id":"a","_rev":"1-a","n":"]}\"","_conflicts":["1-b","1-c"]}},` + "\r\n" +
+		`{"key":"b","error":"not_found"},` + "\r\n" +
+		`{"id":"c","key":"c","value":{"rev":"2-c","deleted":true},"doc":null},` +
+		`{"id":"d","key":"d","value":{"rev":"1-d"},"doc":{"_id":"d","_rev":"1-d","n":[1,{"m":[]}]}}]}`)
+	read := func(answer []byte) (documents []statedb.Document, rows int, others []leaf, err error) {
+		documents = []statedb.Document{{ID: "a"}, {ID: "b"}, {ID: "c"}, {ID: "d"}}
+		rows, others, err = readRows(answer, documents, []int{0, 1, 2, 3})
+		return documents[:rows], rows, others, err
+	}
+	whole, rows, others, err := read(answer)
+	if err != nil || rows != 4 || len(others) != 2 || whole[0].Rev != "1-a" || whole[1].Rev != "" || string(whole[3].Body) != `{"n":[1,{"m":[]}]}` {
+		t.Fatalf("got %v, %v, %v", whole, others, err)
+	}
+	last := -1
+	for i := range answer {
+		part, rows, _, err := read(answer[:i])
+		if !reflect.DeepEqual(part, whole[:rows]) || rows < max(last, 0) {
+			t.Fatalf("%s: got %v after %d rows", answer[:i], part, last)
+		}
+		if err == nil && i < len(answer)-1 { // the array's end is there
+			t.Fatalf("%s: no error", answer[:i])
+		}
+		last = rows
+	}
+	if last != 4 {
+		t.Errorf("got %d rows in the end", last)
+	}
 }
