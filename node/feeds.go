@@ -157,7 +157,7 @@ func (f *follower) fetchBlock(ctx context.Context, id string) (*ledger.Block, er
 }
 
 func (f *follower) soundBlock(ctx context.Context, d statedb.Document) (*ledger.Block, error) {
-	return soundBlock(d, f.revisions(ctx, statedb.Bigchain, d))
+	return soundBlock(d.ID, f.revisions(ctx, statedb.Bigchain, d))
 }
 
 // revisions gives all that stands under an id, trying until it can be read.

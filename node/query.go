@@ -94,7 +94,7 @@ func (n *Node) storedBlock(ctx context.Context, id string) (*ledger.Block, error
 	if err != nil {
 		return nil, err
 	}
-	return soundBlock(documents[0], revisions(ctx, n.db, statedb.Bigchain, documents[0]))
+	return soundBlock(id, revisions(ctx, n.db, statedb.Bigchain, documents[0]))
 }
 
 // revisions gives all that stands under an id, or the error of reading it.
@@ -121,13 +121,13 @@ func (e *lostBlockError) Unwrap() error { return e.fault }
 
 // soundBlock finds a block among what stands under its id. A *lostBlockError says
 // that it is not there, any other that it could not be read.
-func soundBlock(d statedb.Document, revisions iter.Seq2[statedb.Revision, error]) (*ledger.Block, error) {
-	lost := &lostBlockError{id: d.ID}
+func soundBlock(id string, revisions iter.Seq2[statedb.Revision, error]) (*ledger.Block, error) {
+	lost := &lostBlockError{id: id}
 	for r, err := range revisions {
 		if err != nil {
 			return nil, err
 		}
-		b, fault := readBlock(d.ID, r.Body)
+		b, fault := readBlock(id, r.Body)
 		if fault == nil {
 			return b, nil
 		}

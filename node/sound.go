@@ -113,7 +113,7 @@ func (n *Node) soundHistory(d statedb.Document) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := soundBlock(d, d.Revisions(nil)) // queries see what the database shows
+	b, err := soundBlock(d.ID, d.Revisions(nil)) // queries see what the database shows
 	if err != nil {
 		return nil, unsound("%v", err)
 	}
